@@ -1,0 +1,230 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync/atomic"
+
+	"tidemark/internal/vfs"
+)
+
+// Options of a journal. Zero values mean the default named.
+type Options struct {
+	FS  vfs.FS // default vfs.OS
+	Dir string // the journal's own directory, as JournalDir names it
+
+	Salt Salt
+
+	// SegmentBytes is the size of a segment file: a power-of-two multiple of 64 KiB. It is fixed when the journal is created. Default 256 MiB. Larger ones roll
+	// more seldom; retention and recovery work in units of it.
+	SegmentBytes int64
+	// CacheBytes is the size of the JournalCache: a multiple of 64 KiB. Default 256 MiB. Readers within it do not touch the disk.
+	CacheBytes int64
+	// Spares is how many zeroed segments are kept ahead of need. Default 2; a negative value means none.
+	Spares int
+	// CatalogOffset is where the catalog's snapshot stands: committed once, so damage below it is damage to acknowledged bytes.
+	CatalogOffset Offset
+	// OnDropped is told, by Maintain's goroutine, of the new first offset when a segment was dropped.
+	OnDropped func(first Offset)
+}
+
+// Defaults, and the smallest segment and cache, in bytes.
+const (
+	DefaultSegmentBytes = 256 << 20
+	DefaultCacheBytes   = 256 << 20
+	DefaultSpares       = 2
+	MinSegmentBytes     = 64 << 10
+	MaxSegmentBytes     = 1 << 30
+)
+
+// SetDefaults fills the zero fields in and refuses what cannot be.
+func (o *Options) SetDefaults() error {
+	if o.FS == nil {
+		o.FS = vfs.OS{}
+	}
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = DefaultSegmentBytes
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = DefaultCacheBytes
+	}
+	switch {
+	case o.Spares == 0:
+		o.Spares = DefaultSpares
+	case o.Spares < 0:
+		o.Spares = 0
+	}
+	if o.SegmentBytes < MinSegmentBytes || o.SegmentBytes > MaxSegmentBytes || o.SegmentBytes&(o.SegmentBytes-1) != 0 {
+		return fmt.Errorf("journal: segment of %d bytes: it must be a power of two from %d to %d", o.SegmentBytes, MinSegmentBytes, MaxSegmentBytes)
+	}
+	if o.CacheBytes < MinSegmentBytes || o.CacheBytes%MinSegmentBytes != 0 {
+		return fmt.Errorf("journal: cache of %d bytes: it must be a multiple of %d", o.CacheBytes, MinSegmentBytes)
+	}
+	return nil
+}
+
+// FrameMax is the most bytes that a frame may have, header counted.
+func (o *Options) FrameMax() int { return int(min(o.SegmentBytes, o.CacheBytes) / 4) }
+
+// Journal is one contiguous byte stream on disk with its cache. It starts no goroutine and reads no clock. Each of its parts has one owner:
+// Append the write goroutine, Flush the flush goroutine, Maintain and the mark one goroutine each; reading is for anyone.
+type Journal struct {
+	// immutable after Open
+	opts     Options
+	saltSeed uint32
+	segs     *segments
+	cache    *Cache
+	mark     *marker
+
+	Append Appender // write goroutine only
+	Flush  Flusher  // flush goroutine only
+
+	sealedTo atomic.Int64 // segments that end at or below it are full and synced: read through the page cache. Flush goroutine writes
+}
+
+// Create makes an empty journal in opts.Dir: its mark and its first segment. It can be called again after a crash in the middle.
+func Create(opts Options) error {
+	if err := opts.SetDefaults(); err != nil {
+		return err
+	}
+	if err := opts.FS.MkdirAll(opts.Dir); err != nil {
+		return err
+	}
+	if err := createMark(opts.FS, opts.Dir, opts.Salt); err != nil {
+		return err
+	}
+	segs, err := openSegments(opts.FS, opts.Dir, opts.SegmentBytes, false)
+	if err != nil {
+		return err
+	}
+	defer segs.close()
+	if len(segs.list) > 0 {
+		return nil
+	}
+	return segs.addNext()
+}
+
+// Open recovers the journal in opts.Dir and makes it ready for appends. What recovery did is in the report, also when it fails.
+func Open(opts Options) (*Journal, Recovered, error) {
+	var report Recovered
+	if err := opts.SetDefaults(); err != nil {
+		return nil, report, err
+	}
+	segs, err := openSegments(opts.FS, opts.Dir, opts.SegmentBytes, false)
+	if err != nil {
+		return nil, report, err
+	}
+	j := &Journal{opts: opts, saltSeed: opts.Salt.seed(), segs: segs}
+	var mark Mark
+	j.mark, mark, err = openMark(opts.FS, opts.Dir, opts.Salt)
+	if err == nil {
+		report, err = j.recover(mark)
+	}
+	if err != nil {
+		j.Close()
+		return nil, report, err
+	}
+	return j, report, nil
+}
+
+func (j *Journal) segmentEnd(o Offset) Offset {
+	return roundDown(o, j.opts.SegmentBytes) + Offset(j.opts.SegmentBytes)
+}
+
+// First is log start: the first offset that is still on disk.
+func (j *Journal) First() Offset {
+	first, _ := j.segs.bounds()
+	return first
+}
+
+// Segments returns the start offsets of all segment files, ascending; the last ones may be empty.
+func (j *Journal) Segments() []Offset { return j.segs.starts() }
+
+// SegmentBytes is the size of every segment.
+func (j *Journal) SegmentBytes() int64 { return j.opts.SegmentBytes }
+
+// Dir is where the journal's files are, and FS the file system that they are on.
+func (j *Journal) Dir() string { return j.opts.Dir }
+
+// FS is the file system that the journal's files are on.
+func (j *Journal) FS() vfs.FS { return j.opts.FS }
+
+// Cache is the JournalCache.
+func (j *Journal) Cache() *Cache { return j.cache }
+
+// CacheBytes is the size of the JournalCache.
+func (j *Journal) CacheBytes() int64 { return j.opts.CacheBytes }
+
+// FrameMax is the most bytes that a frame may have, header counted.
+func (j *Journal) FrameMax() int { return j.opts.FrameMax() }
+
+// WriteMark makes m durable. One goroutine at a time. An error is a FatalError.
+func (j *Journal) WriteMark(m Mark) error {
+	if err := j.mark.write(m); err != nil {
+		return &FatalError{Op: "write and sync of the mark", Err: err}
+	}
+	return nil
+}
+
+// Maintain does one bounded piece of the work that keeps segments ahead of need: it names the next segment when fewer than one is empty behind written, then, if idle, works on the
+// spares. more says that calling again would do more. Maintenance goroutine only. Errors that are not a FatalError leave everything as it was: try again later.
+func (j *Journal) Maintain(written Offset, idle bool) (more bool, err error) {
+	if Offset(j.segs.readyTo.Load()) <= j.segmentEnd(written) {
+		if err := j.segs.addNext(); err != nil {
+			return false, err
+		}
+		return true, nil
+	}
+	if !idle {
+		return false, nil
+	}
+	return j.segs.spareStep(j.opts.Spares)
+}
+
+// GiveSpares unlinks the spares, so that a full disk has room again. Maintenance goroutine only.
+func (j *Journal) GiveSpares() error {
+	j.segs.abandonZeroing()
+	return j.segs.trimSpares(0)
+}
+
+// ReadyTo is the end of the last named segment: frames can be placed below it without waiting.
+func (j *Journal) ReadyTo() Offset { return Offset(j.segs.readyTo.Load()) }
+
+// DropHead drops the oldest segment if it ends at or below limit. It returns false when it does not, or when a reader holds it. Maintenance goroutine only.
+func (j *Journal) DropHead(limit Offset) (bool, error) {
+	first := j.First()
+	if first+Offset(j.opts.SegmentBytes) > limit {
+		return false, nil
+	}
+	dropped, err := j.segs.dropHead(j.opts.Spares)
+	if dropped && j.opts.OnDropped != nil {
+		j.opts.OnDropped(j.First())
+	}
+	return dropped, err
+}
+
+// Close gives the files and the cache's memory back. All users of the journal have ended.
+func (j *Journal) Close() error {
+	j.segs.abandonZeroing()
+	err := j.segs.close()
+	if j.mark != nil {
+		err = errors.Join(err, j.mark.close())
+	}
+	if j.cache != nil {
+		freeRing(j.cache.mem)
+	}
+	return err
+}
+
+// HasIndex says whether the segment that begins at start has its index file.
+func HasIndex(fsys vfs.FS, dir string, start Offset) (bool, error) {
+	f, err := fsys.Open(dir+"/"+IndexName(start), vfs.ReadOnly)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, f.Close()
+}
