@@ -1,0 +1,190 @@
+package catalog
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"sync/atomic"
+
+	"tidemark/internal/batch"
+	"tidemark/journal"
+)
+
+// Topic is immutable; a change makes a new one that shares its partitions.
+type Topic struct {
+	ID              TopicID
+	Name            string
+	Partitions      []*Partition
+	Config          map[string]string // only what was set
+	MaxMessageBytes int               // 0: the server's default
+}
+
+// ConfigMaxMessageBytes is the one topic setting with an effect of its own.
+const ConfigMaxMessageBytes = "max.message.bytes"
+
+// View is the catalog as it was at one moment. It and all it holds is immutable, but for what Partition says of itself.
+type View struct {
+	Topics map[string]*Topic
+	ByID   map[TopicID]*Topic
+}
+
+// Partition finds a partition by topic name and index; nil when there is none.
+func (v *View) Partition(topic string, index int32) *Partition {
+	t := v.Topics[topic]
+	if t == nil || index < 0 || int(index) >= len(t.Partitions) {
+		return nil
+	}
+	return t.Partitions[index]
+}
+
+// Catalog is the state machine. One goroutine applies; View is for anyone.
+type Catalog struct {
+	view atomic.Pointer[View]
+
+	// apply goroutine only
+	partitions      map[uint32]*Partition
+	nextPartitionID uint32
+	nextProducerID  int64
+	offset          journal.Offset // everything below was applied
+}
+
+// New is an empty catalog at offset 0.
+func New() *Catalog {
+	c := &Catalog{partitions: make(map[uint32]*Partition), nextPartitionID: 1, nextProducerID: 1}
+	c.view.Store(&View{Topics: map[string]*Topic{}, ByID: map[TopicID]*Topic{}})
+	return c
+}
+
+// View is the newest picture.
+func (c *Catalog) View() *View { return c.view.Load() }
+
+// Offset is where the catalog stands in the journal: everything below was applied.
+func (c *Catalog) Offset() journal.Offset { return c.offset }
+
+// Advance notes that everything below to was applied. Apply goroutine only.
+func (c *Catalog) Advance(to journal.Offset) { c.offset = to }
+
+// ByID finds a partition by its number in the journal; nil when it was deleted. Apply goroutine only.
+func (c *Catalog) ByID(id uint32) *Partition { return c.partitions[id] }
+
+// Partitions calls fn for each partition there is. Apply goroutine only, or at start.
+func (c *Catalog) Partitions(fn func(*Partition)) {
+	for _, p := range c.partitions {
+		fn(p)
+	}
+}
+
+// Apply carries a command out. Apply goroutine only.
+func (c *Catalog) Apply(cmd Command) Result {
+	switch {
+	case cmd.CreateTopic != nil:
+		return c.createTopic(cmd.CreateTopic)
+	case cmd.DeleteTopic != nil:
+		return c.deleteTopic(cmd.DeleteTopic.ID)
+	case cmd.CreatePartitions != nil:
+		return c.createPartitions(cmd.CreatePartitions)
+	case cmd.DeleteRecords != nil:
+		return c.deleteRecords(cmd.DeleteRecords)
+	default:
+		first := c.nextProducerID
+		c.nextProducerID += int64(cmd.AllotProducerIDs.Count)
+		return Result{FirstProducerID: first}
+	}
+}
+
+func (c *Catalog) createTopic(cmd *CreateTopic) Result {
+	old := c.View()
+	if old.Topics[cmd.Name] != nil || old.ByID[cmd.ID] != nil {
+		return Result{Err: ErrTopicExists}
+	}
+	if len(c.partitions)+int(cmd.Partitions) > MaxPartitions {
+		return Result{Err: ErrTooMany}
+	}
+	t := &Topic{ID: cmd.ID, Name: cmd.Name, Config: cmd.Config}
+	t.MaxMessageBytes, _ = strconv.Atoi(cmd.Config[ConfigMaxMessageBytes])
+	t.Partitions = c.grow(t, nil, int(cmd.Partitions))
+	c.put(t)
+	return Result{Topic: t}
+}
+
+// grow returns have with new partitions up to count.
+func (c *Catalog) grow(t *Topic, have []*Partition, count int) []*Partition {
+	out := slices.Clone(have)
+	for len(out) < count {
+		p := &Partition{ID: c.nextPartitionID, TopicID: t.ID, Topic: t.Name, Index: int32(len(out))}
+		c.nextPartitionID++
+		c.partitions[p.ID] = p
+		out = append(out, p)
+	}
+	return out
+}
+
+// put swaps in a view that has t.
+func (c *Catalog) put(t *Topic) {
+	old := c.View()
+	v := &View{Topics: maps.Clone(old.Topics), ByID: maps.Clone(old.ByID)}
+	v.Topics[t.Name], v.ByID[t.ID] = t, t
+	c.view.Store(v)
+}
+
+func (c *Catalog) deleteTopic(id TopicID) Result {
+	old := c.View()
+	t := old.ByID[id]
+	if t == nil {
+		return Result{Err: ErrUnknownTopic}
+	}
+	v := &View{Topics: maps.Clone(old.Topics), ByID: maps.Clone(old.ByID)}
+	delete(v.Topics, t.Name)
+	delete(v.ByID, id)
+	c.view.Store(v)
+	for _, p := range t.Partitions {
+		delete(c.partitions, p.ID)
+		p.deleted.Store(true)
+		p.WakeAll()
+	}
+	return Result{Topic: t}
+}
+
+func (c *Catalog) createPartitions(cmd *CreatePartitions) Result {
+	old := c.View().ByID[cmd.ID]
+	switch {
+	case old == nil:
+		return Result{Err: ErrUnknownTopic}
+	case int(cmd.Count) <= len(old.Partitions):
+		return Result{Err: ErrPartitionCount}
+	case len(c.partitions)+int(cmd.Count)-len(old.Partitions) > MaxPartitions:
+		return Result{Err: ErrTooMany}
+	}
+	t := *old
+	t.Partitions = c.grow(&t, old.Partitions, int(cmd.Count))
+	c.put(&t)
+	return Result{Topic: &t}
+}
+
+func (c *Catalog) deleteRecords(cmd *DeleteRecords) Result {
+	p := c.partitions[cmd.Partition]
+	switch {
+	case p == nil:
+		return Result{Err: ErrUnknownPartition}
+	case cmd.Before > p.HighWatermark():
+		return Result{Err: ErrOffsetRange}
+	}
+	p.RaiseLogStart(cmd.Before)
+	return Result{}
+}
+
+// AppliedBatch takes a batch that was committed and indexed. Apply goroutine only. It returns true if someone waits for it.
+func (c *Catalog) AppliedBatch(p *Partition, i *batch.Info, base journal.LogicalOffset, frameEnd journal.Offset, frameMs int64) bool {
+	if i.Idempotent() {
+		p.appliedSeq.Record(i, Placed{Sequence: i.BaseSequence, Count: i.Count, Base: base, End: frameEnd}, frameMs)
+	}
+	return p.Appended(base, i.Count, i.LeaderEpoch)
+}
+
+// StartWriting gives the write goroutine its state: each partition as it is now that all of the journal is applied.
+func (c *Catalog) StartWriting() {
+	for _, p := range c.partitions {
+		p.Next = p.HighWatermark()
+		p.Seq = p.appliedSeq.clone()
+	}
+}

@@ -1,0 +1,113 @@
+package catalog
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"tidemark/journal"
+)
+
+// Command is one change of the catalog. Exactly one field is set. It is encoded as CBOR with integer keys, which never change their meaning.
+type Command struct {
+	CreateTopic      *CreateTopic      `cbor:"1,keyasint,omitempty"`
+	DeleteTopic      *DeleteTopic      `cbor:"2,keyasint,omitempty"`
+	CreatePartitions *CreatePartitions `cbor:"3,keyasint,omitempty"`
+	DeleteRecords    *DeleteRecords    `cbor:"4,keyasint,omitempty"`
+	AllotProducerIDs *AllotProducerIDs `cbor:"5,keyasint,omitempty"`
+}
+
+// TopicID is a topic's random UUID. A topic that is created again gets a new one.
+type TopicID [16]byte
+
+// CreateTopic makes a topic. The random id comes with the command, so that all who apply it agree.
+type CreateTopic struct {
+	Name       string            `cbor:"1,keyasint"`
+	ID         TopicID           `cbor:"2,keyasint"`
+	Partitions int32             `cbor:"3,keyasint"`
+	Config     map[string]string `cbor:"4,keyasint,omitempty"`
+}
+
+// DeleteTopic removes a topic; its id keeps a later topic of the same name safe.
+type DeleteTopic struct {
+	ID TopicID `cbor:"1,keyasint"`
+}
+
+// CreatePartitions raises a topic's partition count to Count.
+type CreatePartitions struct {
+	ID    TopicID `cbor:"1,keyasint"`
+	Count int32   `cbor:"2,keyasint"`
+}
+
+// DeleteRecords raises a partition's log start to Before.
+type DeleteRecords struct {
+	Partition uint32                `cbor:"1,keyasint"`
+	Before    journal.LogicalOffset `cbor:"2,keyasint"`
+}
+
+// AllotProducerIDs takes a block of Count producer ids that nobody else will get.
+type AllotProducerIDs struct {
+	Count int32 `cbor:"1,keyasint"`
+}
+
+// Result is what a command came to.
+type Result struct {
+	Err             error  // one of the errors below
+	Topic           *Topic // CreateTopic, CreatePartitions
+	FirstProducerID int64  // AllotProducerIDs
+}
+
+// Why a command came to nothing.
+var (
+	ErrTopicExists      = errors.New("topic exists already")
+	ErrUnknownTopic     = errors.New("no such topic")
+	ErrUnknownPartition = errors.New("no such partition")
+	ErrPartitionCount   = errors.New("a topic's partition count can only grow")
+	ErrOffsetRange      = errors.New("offset is outside of the partition's log start and high watermark")
+	ErrTooMany          = errors.New("partition limit reached")
+)
+
+var decoder = func() cbor.DecMode {
+	m, err := cbor.DecOptions{DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxArrayElements: 1 << 24, MaxMapPairs: 1 << 24, MaxNestedLevels: 8}.DecMode()
+	if err != nil {
+		panic(err)
+	}
+	return m
+}()
+
+// Encode lays the command out as a journal record's payload.
+func (c Command) Encode() []byte {
+	b, err := cbor.Marshal(c)
+	if err != nil {
+		panic(fmt.Sprintf("catalog: command %+v: %v", c, err)) // plain structs always encode
+	}
+	return b
+}
+
+// DecodeCommand reads a payload and refuses one that is not exactly one known command.
+func DecodeCommand(b []byte) (Command, error) {
+	var c Command
+	if err := decoder.Unmarshal(b, &c); err != nil {
+		return c, fmt.Errorf("catalog command: %w", err)
+	}
+	n := 0
+	for _, set := range []bool{c.CreateTopic != nil, c.DeleteTopic != nil, c.CreatePartitions != nil, c.DeleteRecords != nil, c.AllotProducerIDs != nil} {
+		if set {
+			n++
+		}
+	}
+	if n != 1 {
+		return c, fmt.Errorf("catalog command: %d known commands in one record", n)
+	}
+	if t := c.CreateTopic; t != nil && (t.Partitions < 1 || t.Partitions > MaxPartitions || t.Name == "") {
+		return c, fmt.Errorf("catalog command: topic %q with %d partitions", t.Name, t.Partitions)
+	}
+	if a := c.AllotProducerIDs; a != nil && a.Count < 1 {
+		return c, fmt.Errorf("catalog command: %d producer ids", a.Count)
+	}
+	return c, nil
+}
+
+// MaxPartitions bounds the partitions of all topics together: each costs memory in every stage.
+const MaxPartitions = 200_000

@@ -1,0 +1,142 @@
+package pipeline
+
+import (
+	"fmt"
+
+	"tidemark/catalog"
+	"tidemark/internal/batch"
+	"tidemark/journal"
+)
+
+// follower is the stage behind committed: it walks the frames once, and hands each record to the index (index.go) or to the catalog (apply.go).
+//
+// In: committed. Out: indexed (what readers see) and applied (what the catalog has acted on). Invariant: both stay at or below committed, in the stream's order, so neither is ever rolled back. It is one
+// goroutine for both, since both walk the same frames; index.go and apply.go have what each does with a record.
+type follower struct {
+	p    *Pipeline
+	wake signal
+
+	// follow goroutine only
+	at       journal.Offset // end of the last frame that was walked
+	scratch  []byte
+	touched  []*catalog.Partition // with fetches to wake
+	snapshot journal.Offset       // segment of the last snapshot
+}
+
+// followBytes bounds one step.
+const followBytes = 4 << 20
+
+// step walks committed frames, a few MiB at the most, and returns whether there are more.
+func (f *follower) step() (more bool, err error) {
+	p := f.p
+	committed := p.committed.Load()
+	limit := f.at + followBytes
+	commands := false
+	for f.at < committed && f.at < limit {
+		frame, err := p.journal.FrameAt(p.journal.NextFrame(f.at), &f.scratch)
+		if err != nil {
+			return false, err
+		}
+		if frame.Type == journal.FrameFiller {
+			f.at = frame.End()
+			continue
+		}
+		err = frame.EachRecord(func(r journal.Record) error {
+			if r.Kind == journal.RecordCommand {
+				commands = true
+				return f.apply(r)
+			}
+			return f.index(r, frame.End(), frame.TimestampMs)
+		})
+		if err != nil {
+			return false, fmt.Errorf("frame at %d: %w", frame.Start, err)
+		}
+		f.at = frame.End()
+	}
+	p.catalog.Advance(f.at)
+	p.indexed.Advance(f.at)
+	p.applied.Advance(f.at)
+	if commands {
+		p.respond.wake.set()
+	}
+	for i, part := range f.touched {
+		part.WakeAll()
+		f.touched[i] = nil
+	}
+	f.touched = f.touched[:0]
+	p.write.moved()
+	f.maybeSnapshot()
+	return f.at < committed, nil
+}
+
+// maybeSnapshot encodes the catalog when the stream has entered a new segment, and leaves the writing to the upkeep goroutine.
+func (f *follower) maybeSnapshot() {
+	segment := f.at - f.at%journal.Offset(f.p.journal.SegmentBytes())
+	if segment == f.snapshot {
+		return
+	}
+	f.snapshot = segment
+	f.p.upkeep.offer(f.encode())
+}
+
+// encode takes the catalog's snapshot. Follow goroutine, or after it has ended.
+func (f *follower) encode() encodedSnapshot {
+	b, err := f.p.catalog.Encode(f.p.wallMs() - f.p.opts.ProducerExpiry.Milliseconds())
+	return encodedSnapshot{bytes: b, offset: f.p.catalog.Offset(), err: err}
+}
+
+// run follows committed. It ends when stop is closed and it has caught up, or when it cannot read what was committed, which is fatal.
+func (f *follower) run(stop <-chan struct{}) {
+	for {
+		more, err := f.step()
+		if err != nil {
+			f.p.fatal(&journal.FatalError{Op: "index and catalog", Err: err})
+			return
+		}
+		if more {
+			continue
+		}
+		select {
+		case <-f.wake:
+		case <-f.p.dead:
+			return
+		case <-stop:
+			if f.at == f.p.committed.Load() {
+				return
+			}
+		}
+	}
+}
+
+// replay does what step does, at start, for a frame that was read back. Records below the catalog's offset are in it already, and those below
+// indexFrom have their index file.
+func (f *follower) replay(frame journal.Frame, indexFrom, catalogFrom journal.Offset) error {
+	return frame.EachRecord(func(r journal.Record) error {
+		toCatalog, toIndex := frame.Start >= catalogFrom, frame.Start >= indexFrom
+		if r.Kind == journal.RecordCommand {
+			if !toCatalog {
+				return nil
+			}
+			return f.apply(r)
+		}
+		i, err := batchHead(r)
+		if err != nil {
+			return err
+		}
+		if toIndex {
+			f.indexBatch(r, &i)
+		}
+		if part := f.p.catalog.ByID(r.Partition); part != nil && toCatalog {
+			f.p.catalog.AppliedBatch(part, &i, r.Base, frame.End(), frame.TimestampMs)
+		}
+		return nil
+	})
+}
+
+// batchHead reads the header of a batch that was checked before it was accepted, and by its frame's checksum since.
+func batchHead(r journal.Record) (batch.Info, error) {
+	if len(r.Payload) < batch.HeaderBytes {
+		return batch.Info{}, fmt.Errorf("record at %d: a batch of %d bytes", r.At, len(r.Payload))
+	}
+	return batch.Head(r.Payload), nil
+}

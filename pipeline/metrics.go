@@ -1,0 +1,49 @@
+package pipeline
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tidemark/qos"
+)
+
+// Metrics registers everything that the pipeline counts.
+func (p *Pipeline) Metrics(reg prometheus.Registerer) {
+	mark := func(name string, w *Watermark) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tidemark_pipeline_watermark_offset_bytes", Help: "Where each watermark stands in the stream.", ConstLabels: prometheus.Labels{"watermark": name},
+		}, func() float64 { return float64(w.Load()) }))
+	}
+	mark("written", &p.written)
+	mark("flushed", &p.flushed)
+	mark("replicated", &p.replicated)
+	mark("committed", &p.committed)
+	mark("indexed", &p.indexed)
+	mark("applied", &p.applied)
+	mark("marked", &p.marker.marked)
+	count := func(name, help string, v *atomic.Int64, labels prometheus.Labels) {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, func() float64 { return float64(v.Load()) }))
+	}
+	count("tidemark_pipeline_frames_total", "Frames written.", &p.stats.frames, nil)
+	count("tidemark_pipeline_requests_total", "Requests serialized.", &p.stats.requests, nil)
+	count("tidemark_pipeline_batches_total", "Journal records written: batches and commands.", &p.stats.batches, nil)
+	count("tidemark_pipeline_records_total", "Client records written.", &p.stats.records, nil)
+	count("tidemark_pipeline_flushes_total", "Synced writes of the journal.", &p.stats.flushes, nil)
+	count("tidemark_pipeline_flush_bytes_total", "Bytes of synced writes of the journal.", &p.stats.flushBytes, nil)
+	reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "tidemark_pipeline_flush_seconds_total", Help: "Time spent in synced writes of the journal."},
+		func() float64 { return float64(p.stats.flushNanos.Load()) / 1e9 }))
+	for _, l := range qos.Levels() {
+		labels := prometheus.Labels{"level": l.String()}
+		count("tidemark_pipeline_answers_total", "Requests answered with success, by level.", &p.stats.answers[l], labels)
+		count("tidemark_pipeline_timeouts_total", "Requests whose deadline passed, by level.", &p.stats.timeouts[l], labels)
+		count("tidemark_pipeline_refusals_total", "Requests refused or failed as a whole, by level.", &p.stats.refusals[l], labels)
+	}
+	gauge := func(name, help string, fn func() float64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, fn))
+	}
+	gauge("tidemark_pipeline_admission_bytes", "Bytes of requests that wait for the write stage.", func() float64 { return float64(p.admit.bytes.Load()) })
+	gauge("tidemark_pipeline_pending_requests", "Requests serialized and not yet answered.", func() float64 { return float64(p.respond.pending.Load()) })
+	gauge("tidemark_pipeline_waiting_readers", "Partitions that fetches wait on.", func() float64 { return float64(p.readers.Load()) })
+	gauge("tidemark_pipeline_log_start_offset_bytes", "First offset that is still on disk.", func() float64 { return float64(p.journal.First()) })
+}

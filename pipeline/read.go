@@ -1,0 +1,174 @@
+package pipeline
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"tidemark/catalog"
+	"tidemark/internal/batch"
+	"tidemark/journal"
+	"tidemark/journal/index"
+)
+
+// Reading is no stage: any goroutine that may block can do it. It sees what is below indexed, takes bytes from the cache if they are there and else from the
+// segment, compares every record's header with its index entry, and the batch's checksum when it came from disk.
+
+// Why a read gives nothing.
+var (
+	// ErrOutOfRange: the offset is below log start or past the high watermark.
+	ErrOutOfRange = errors.New("pipeline: offset out of range")
+)
+
+// MismatchError says that the journal does not hold what the index says it should.
+type MismatchError struct {
+	Partition *catalog.Partition
+	Segment   journal.Offset
+	Offset    journal.Offset
+	Cause     string
+}
+
+func (e *MismatchError) Error() string {
+	return fmt.Sprintf("partition %s-%d: segment %020d at offset %d: %s", e.Partition.Topic, e.Partition.Index, e.Segment, e.Offset, e.Cause)
+}
+
+// readSpanBytes is the most that is read from disk at once for neighbouring batches.
+const readSpanBytes = 1 << 20
+
+// Read appends whole batches of part to dst, from the one that holds logical offset from on, while they fit maxBytes; with atLeastOne the first comes in any case. At the high watermark it appends nothing.
+func (p *Pipeline) Read(part *catalog.Partition, from journal.LogicalOffset, maxBytes int, atLeastOne bool, dst []byte) ([]byte, error) {
+	if from < part.LogStart() || from > part.HighWatermark() {
+		return dst, ErrOutOfRange
+	}
+	start := len(dst)
+	var buf [128]index.Entry
+	var span []byte // bytes of the stream from spanAt
+	var spanAt journal.Offset
+	for from < part.HighWatermark() {
+		entries, err := p.index.Find(part.ID, from, len(buf), buf[:0])
+		if errors.Is(err, journal.ErrGone) {
+			return dst, ErrOutOfRange
+		}
+		if err != nil || len(entries) == 0 {
+			return dst, err
+		}
+		for i, e := range entries {
+			used := len(dst) - start
+			if used+int(e.Bytes) > maxBytes && (used > 0 || !atLeastOne) {
+				return dst, nil
+			}
+			n := journal.RecordHeaderBytes + int(e.Bytes)
+			at := len(dst)
+			dst = slices.Grow(dst, n)[:at+n]
+			if !p.journal.Cache().Read(dst[at:], e.At) {
+				if !(e.At >= spanAt && e.At+journal.Offset(n) <= spanAt+journal.Offset(len(span))) {
+					span, spanAt, err = p.readSpan(span, entries[i:], maxBytes-used)
+				}
+				if err == nil {
+					copy(dst[at:], span[e.At-spanAt:])
+					if !batch.SoundCRC(dst[at+journal.RecordHeaderBytes:]) {
+						err = p.mismatch(part, e, "batch checksum mismatch")
+					}
+				}
+			}
+			if err == nil {
+				err = p.checkRecord(part, e, dst[at:])
+			}
+			if err != nil {
+				dst = dst[:at]
+				if errors.Is(err, journal.ErrGone) {
+					err = ErrOutOfRange
+				}
+				if at > start { // what was read before it is good
+					return dst, nil
+				}
+				return dst, err
+			}
+			dst = append(dst[:at], dst[at+journal.RecordHeaderBytes:]...)
+			from = e.Next()
+		}
+	}
+	return dst, nil
+}
+
+// readSpan reads the first entry's record from disk, and its neighbours with it while they lie close.
+func (p *Pipeline) readSpan(buf []byte, entries []index.Entry, wanted int) ([]byte, journal.Offset, error) {
+	first := entries[0]
+	end := first.At + journal.RecordHeaderBytes + journal.Offset(first.Bytes)
+	useful := int(first.Bytes)
+	segEnd := first.At - first.At%journal.Offset(p.journal.SegmentBytes()) + journal.Offset(p.journal.SegmentBytes())
+	for _, e := range entries[1:] {
+		to := e.At + journal.RecordHeaderBytes + journal.Offset(e.Bytes)
+		useful += int(e.Bytes)
+		if to > segEnd || to-first.At > readSpanBytes || useful > wanted || int(to-first.At) > 2*useful+4096 {
+			break
+		}
+		end = to
+	}
+	n := int(end - first.At)
+	buf = slices.Grow(buf[:0], n)[:n]
+	_, err := p.journal.Read(buf, first.At)
+	return buf, first.At, err
+}
+
+// checkRecord compares the record's own header with the entry that led to it.
+func (p *Pipeline) checkRecord(part *catalog.Partition, e index.Entry, b []byte) error {
+	kind, id, size, base := journal.PeekRecord(b)
+	if kind != journal.RecordBatch || id != part.ID || base != e.Base || size != int(e.Bytes) {
+		return p.mismatch(part, e, "another record stands where the index says")
+	}
+	return nil
+}
+
+func (p *Pipeline) mismatch(part *catalog.Partition, e index.Entry, cause string) error {
+	err := &MismatchError{Partition: part, Segment: e.At - e.At%journal.Offset(p.journal.SegmentBytes()), Offset: e.At, Cause: cause}
+	p.event(ReadMismatch{Err: err})
+	return err
+}
+
+// Available is the size of the batches of part from logical offset from on, counted no further than limit.
+func (p *Pipeline) Available(part *catalog.Partition, from journal.LogicalOffset, limit int) int {
+	if from >= part.HighWatermark() {
+		return 0
+	}
+	return p.index.Bytes(part.ID, from, limit)
+}
+
+// BatchAtTime returns the first batch of part that holds a record of time ms or later, at or behind log start; nil when there is none.
+func (p *Pipeline) BatchAtTime(part *catalog.Partition, ms int64) ([]byte, error) {
+	e, ok, err := p.index.FindTime(part.ID, ms)
+	if err != nil || !ok {
+		return nil, err
+	}
+	from := max(e.Base, part.LogStart())
+	if from >= part.HighWatermark() {
+		return nil, nil
+	}
+	return p.Read(part, from, 0, true, nil)
+}
+
+// BatchOfMaxTime returns the batch of part that holds its largest timestamp; nil when the partition is empty.
+func (p *Pipeline) BatchOfMaxTime(part *catalog.Partition) ([]byte, error) {
+	ms, ok := p.index.MaxTime(part.ID)
+	if !ok {
+		return nil, nil
+	}
+	return p.BatchAtTime(part, ms)
+}
+
+// Wait registers w for the next move of part's high watermark past seen, and lets the flush stage know that somebody waits. False: it has moved already. Each successful Wait is followed by one Unwait.
+func (p *Pipeline) Wait(part *catalog.Partition, w catalog.Waiter, seen journal.LogicalOffset) bool {
+	if !part.Wait(w, seen) {
+		return false
+	}
+	if p.readers.Add(1) == 1 {
+		p.flush.wake.set()
+	}
+	return true
+}
+
+// Unwait takes back a Wait, whether or not w was woken.
+func (p *Pipeline) Unwait(part *catalog.Partition, w catalog.Waiter) {
+	part.Unwait(w)
+	p.readers.Add(-1)
+}

@@ -1,0 +1,246 @@
+package pipeline
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tidemark/journal"
+	"tidemark/qos"
+)
+
+// responder is the respond stage: it holds the pending callbacks, requests that were serialized and not yet answered, and answers each when its own watermarks have passed its end.
+//
+// In: requests from the write goroutine, and every move of a watermark. Out: Owner.Answer, exactly once for each request, and one Owner.Wake a turn.
+// Invariant: FIFO for each set of marks, so that looking at a queue's head is enough; an end that is lower than the one before it (a retry's original) waits
+// for that one, which is late by one turn at most and never early. Deadlines are swept on a coarse tick, not by a timer for each request.
+type responder struct {
+	p    *Pipeline
+	wake signal
+
+	mu       sync.Mutex
+	incoming []*Request // guarded by mu
+	refused  []*Request // guarded by mu; Err is set
+	pending  atomic.Int64
+	watching atomic.Bool // the admission queue's deadlines are looked at too: its taker is held up
+
+	// respond goroutine only
+	queues   [1 << 5]queue // by marks
+	spare    []*Request
+	spare2   []*Request
+	dirty    []Owner
+	deadline time.Duration // no pending deadline is earlier; 0: none
+}
+
+// queue is a FIFO of callbacks.
+type queue struct {
+	reqs []*Request
+	head int
+}
+
+// deadlineTick is how late a deadline may be noticed.
+const deadlineTick = 10 * time.Millisecond
+
+// add takes requests over from the write goroutine, before written moves past them. It returns true if some can be answered without a flush.
+func (s *responder) add(reqs []*Request) bool {
+	now := false
+	s.pending.Add(int64(len(reqs)))
+	for _, r := range reqs {
+		now = now || r.Marks&(qos.Flushed|qos.Committed|qos.Applied) == 0 || r.end <= s.p.flushed.Load()
+	}
+	s.mu.Lock()
+	s.incoming = append(s.incoming, reqs...)
+	s.mu.Unlock()
+	return now
+}
+
+// refuse answers requests with err: nothing of them was written, or nothing more can be said of them.
+func (s *responder) refuse(reqs []*Request, err error) {
+	if len(reqs) == 0 {
+		return
+	}
+	for _, r := range reqs {
+		r.Err = err
+	}
+	s.pending.Add(int64(len(reqs)))
+	s.mu.Lock()
+	s.refused = append(s.refused, reqs...)
+	s.mu.Unlock()
+	s.wake.set()
+}
+
+// watchAdmission makes the next sweeps look at the admission queue: the write goroutine is held up.
+func (s *responder) watchAdmission() {
+	if !s.watching.Swap(true) {
+		s.wake.set()
+	}
+}
+
+// reached is the lowest of the watermarks in marks.
+func (s *responder) reached(marks qos.Marks) journal.Offset {
+	p := s.p
+	at := p.written.Load()
+	if marks&qos.Flushed != 0 {
+		at = min(at, p.flushed.Load())
+	}
+	if marks&qos.Replicated != 0 {
+		at = min(at, p.replicated.Load())
+	}
+	if marks&qos.Committed != 0 {
+		at = min(at, p.committed.Load())
+	}
+	if marks&qos.Applied != 0 {
+		at = min(at, p.applied.Load())
+	}
+	return at
+}
+
+// step answers everything that can be answered now.
+func (s *responder) step() {
+	s.mu.Lock()
+	in, refused := s.incoming, s.refused
+	s.incoming, s.refused = s.spare[:0], s.spare2[:0]
+	s.mu.Unlock()
+	for _, r := range in {
+		q := &s.queues[r.Marks]
+		q.reqs = append(q.reqs, r)
+		if r.Deadline > 0 && (s.deadline == 0 || r.Deadline < s.deadline) {
+			s.deadline = r.Deadline
+		}
+	}
+	for _, r := range refused {
+		s.answer(r)
+	}
+	clear(in)
+	clear(refused)
+	s.spare, s.spare2 = in, refused
+	failed := s.p.failed.Load()
+	for marks := range s.queues {
+		q := &s.queues[marks]
+		if q.head == len(q.reqs) {
+			continue
+		}
+		reached := s.reached(qos.Marks(marks))
+		for q.head < len(q.reqs) {
+			r := q.reqs[q.head]
+			if failed {
+				r.Err = ErrFailed
+			} else if r.end > reached {
+				break
+			}
+			q.reqs[q.head] = nil
+			q.head++
+			s.answer(r)
+		}
+		q.compact()
+	}
+	s.endTurn()
+}
+
+func (q *queue) compact() {
+	switch {
+	case q.head == len(q.reqs):
+		q.reqs, q.head = q.reqs[:0], 0
+	case q.head > 1024 && q.head > len(q.reqs)/2:
+		n := copy(q.reqs, q.reqs[q.head:])
+		clear(q.reqs[n:])
+		q.reqs, q.head = q.reqs[:n], 0
+	}
+}
+
+func (s *responder) answer(r *Request) {
+	if r.Err != nil {
+		s.p.commands.forget(r)
+	}
+	s.p.stats.answered(r)
+	s.pending.Add(-1)
+	owner := r.Owner
+	if owner.Answer(r) {
+		s.dirty = append(s.dirty, owner)
+	}
+}
+
+// endTurn wakes each owner once.
+func (s *responder) endTurn() {
+	for i, o := range s.dirty {
+		o.Wake()
+		s.dirty[i] = nil
+	}
+	s.dirty = s.dirty[:0]
+}
+
+// sweep answers what has passed its deadline.
+func (s *responder) sweep(now time.Duration) {
+	if s.watching.Load() {
+		s.refuse(s.p.admit.expire(now), ErrExpired)
+		s.p.write.moved()
+	}
+	if s.deadline == 0 || s.deadline > now {
+		return
+	}
+	s.deadline = 0
+	for marks := range s.queues {
+		q := &s.queues[marks]
+		keep := q.reqs[:0]
+		for _, r := range q.reqs[q.head:] {
+			if r.Deadline > 0 && r.Deadline <= now {
+				r.Err = ErrTimedOut
+				s.answer(r)
+				continue
+			}
+			if r.Deadline > 0 && (s.deadline == 0 || r.Deadline < s.deadline) {
+				s.deadline = r.Deadline
+			}
+			keep = append(keep, r)
+		}
+		clear(q.reqs[len(keep):])
+		q.reqs, q.head = keep, 0
+	}
+	s.endTurn()
+}
+
+// run answers and sweeps until stop is closed; then what is left is failed with ErrClosed.
+func (s *responder) run(stop <-chan struct{}) {
+	tick := time.NewTimer(time.Hour)
+	tick.Stop()
+	defer tick.Stop()
+	var armed time.Duration // when tick fires; 0: never
+	for {
+		s.step()
+		now := s.p.Now()
+		var due time.Duration
+		if s.watching.Load() {
+			due = now + deadlineTick
+		} else if s.deadline > 0 {
+			due = max(s.deadline, now+deadlineTick)
+		}
+		if due > 0 && (armed == 0 || due < armed) {
+			tick.Reset(due - now)
+			armed = due
+		}
+		select {
+		case <-s.wake:
+		case <-tick.C:
+			armed = 0
+			s.sweep(s.p.Now())
+			s.watching.Store(s.p.write.blocked.Load())
+		case <-stop:
+			s.step()
+			s.abandon()
+			return
+		}
+	}
+}
+
+// abandon answers whatever is still pending at the end.
+func (s *responder) abandon() {
+	for marks := range s.queues {
+		q := &s.queues[marks]
+		for _, r := range q.reqs[q.head:] {
+			r.Err = ErrClosed
+			s.answer(r)
+		}
+		q.reqs, q.head = nil, 0
+	}
+	s.endTurn()
+}

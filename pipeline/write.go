@@ -1,0 +1,291 @@
+package pipeline
+
+import (
+	"errors"
+	"math"
+	"sync/atomic"
+
+	"tidemark/catalog"
+	"tidemark/internal/batch"
+	"tidemark/journal"
+	"tidemark/qos"
+)
+
+// writer is the write stage: requests in, one contiguous stream out.
+//
+// In: the admission queue. Out: written (and, on one node, replicated), and a pending callback for each request. Invariant: the one goroutine that appends; a frame is
+// published whole, after its records have their logical offsets and its requests are known to the respond stage; what is refused has left no trace.
+type writer struct {
+	p    *Pipeline
+	wake signal
+
+	// blocked is set while the stage waits for another one, so that the others wake it only then.
+	blocked atomic.Bool
+
+	// write goroutine only
+	reqs []*Request // of this turn
+	undo []undo
+}
+
+const (
+	toBeWritten journal.Offset = -1            // a record's place before it has one
+	pendingEnd  journal.Offset = math.MaxInt64 // the end of a frame that has not been placed: its batches' originals lie in the frame itself
+)
+
+// undo is what assign changed for one record, for a frame that is dropped.
+type undo struct {
+	rec   *Record
+	next  journal.LogicalOffset
+	saved catalog.Saved // the producer, if the batch is idempotent
+}
+
+// hold says why step could not go on.
+type hold uint8
+
+const (
+	holdNone    hold = iota
+	holdEmpty        // nothing is queued
+	holdDirty        // too much is written and not flushed
+	holdRoom         // the cache is full
+	holdPinned       // a reader holds the cache
+	holdSegment      // the next segment is not there yet
+)
+
+// step makes one frame, or says what it waits for.
+func (w *writer) step() hold {
+	p := w.p
+	body, n := p.admit.peek(p.opts.FrameTarget, p.journal.FrameMax()-journal.FrameHeaderBytes)
+	if n == 0 {
+		return holdEmpty
+	}
+	if p.written.Load()-p.flushed.Load() > p.dirtyLimit() {
+		p.flush.demandAll()
+		return holdDirty
+	}
+	if body > p.journal.FrameMax()-journal.FrameHeaderBytes {
+		w.refuse(p.admit.take(w.reqs[:0], body, 1), ErrTooLarge)
+		return holdNone
+	}
+	// Room for the largest that the turn can become: a frame that is begun is finished.
+	now := max(p.wallMs(), p.journal.Append.LastTimestamp())
+	if h := w.begin(body, now); h != holdNone {
+		return h
+	}
+	w.reqs = p.admit.take(w.reqs[:0], body, n)
+	body = w.assign(now)
+	if body == 0 {
+		p.journal.Append.Drop()
+		w.hand(0)
+		return holdNone
+	}
+	if h := w.begin(body, now); h != holdNone { // smaller than the one that had room
+		panic("pipeline: no room for a frame smaller than one that had room")
+	}
+	w.fill()
+	return holdNone
+}
+
+// begin places a frame, and turns the journal's reasons against it into a hold.
+func (w *writer) begin(body int, now int64) hold {
+	p := w.p
+	err := p.journal.Append.Begin(body, now, min(p.flushed.Load(), p.indexed.Load()))
+	switch {
+	case err == nil:
+		return holdNone
+	case errors.Is(err, journal.ErrNoSegment):
+		if p.upkeep.noSpace.Load() {
+			w.refuse(p.admit.take(w.reqs[:0], body, 1<<30), ErrNoSpace)
+			return holdNone
+		}
+		p.upkeep.wake.set()
+		return holdSegment
+	case errors.Is(err, journal.ErrCachePinned):
+		return holdPinned
+	default:
+		p.flush.demandAll()
+		return holdRoom
+	}
+}
+
+// assign gives every record its logical offset, or its error, or its original's place, and returns the body bytes of those to be written.
+func (w *writer) assign(nowMs int64) (body int) {
+	w.undo = w.undo[:0]
+	epoch := int32(w.p.replicator.Term())
+	for _, r := range w.reqs {
+		r.end = 0
+		for i := range r.Records {
+			rec := &r.Records[i]
+			rec.at = 0
+			if rec.Kind == journal.RecordBatch && !w.assignBatch(r, rec, epoch, nowMs) {
+				continue
+			}
+			rec.at = toBeWritten
+			body += journal.RecordBytes(len(rec.Payload))
+		}
+	}
+	return body
+}
+
+// assignBatch returns false if the batch is not to be written: refused, or a retry of one that was.
+func (w *writer) assignBatch(r *Request, rec *Record, epoch int32, nowMs int64) bool {
+	part := rec.Partition
+	if part.Deleted() {
+		rec.Err = ErrDeleted
+		return false
+	}
+	u := undo{rec: rec, next: part.Next}
+	if rec.Info.Idempotent() {
+		original, err := part.Seq.Check(&rec.Info)
+		if err != nil {
+			rec.Err = err
+			return false
+		}
+		if original != nil {
+			rec.Base = original.Base
+			r.end = max(r.end, original.End)
+			return false
+		}
+		u.saved = part.Seq.Save(rec.Info.ProducerID)
+		part.Seq.Record(&rec.Info, catalog.Placed{
+			Sequence: rec.Info.BaseSequence, Count: rec.Info.Count, Base: part.Next, End: pendingEnd,
+		}, nowMs)
+	}
+	w.undo = append(w.undo, u)
+	rec.Base = part.Next
+	part.Next += journal.LogicalOffset(rec.Info.Count)
+	batch.Patch(rec.Payload, int64(rec.Base), epoch)
+	return true
+}
+
+// fill copies the records into the frame, has it accepted, publishes it, and hands the requests to the respond stage.
+func (w *writer) fill() {
+	p := w.p
+	a := &p.journal.Append
+	for _, r := range w.reqs {
+		for i := range r.Records {
+			rec := &r.Records[i]
+			if rec.at != toBeWritten {
+				continue
+			}
+			var id uint32
+			if rec.Partition != nil {
+				id = rec.Partition.ID
+			}
+			rec.at = a.Add(rec.Kind, 0, id, rec.Base, rec.Payload)
+		}
+	}
+	term := p.replicator.Term()
+	index, err := p.replicator.Accept(term, a.Sum())
+	if err != nil {
+		w.drop(err)
+		return
+	}
+	end := a.Seal(term, index, p.flushed.Load())
+	for i := range w.undo {
+		if rec := w.undo[i].rec; rec.Info.Idempotent() {
+			rec.Partition.Seq.Settle(&rec.Info, end)
+		}
+	}
+	for _, r := range w.reqs {
+		for i := range r.Records {
+			rec := &r.Records[i]
+			if rec.Kind == journal.RecordCommand && rec.Err == nil {
+				p.commands.add(rec)
+			}
+		}
+	}
+	w.hand(end)
+}
+
+// drop undoes a frame that was not accepted, newest record first.
+func (w *writer) drop(err error) {
+	for i := len(w.undo) - 1; i >= 0; i-- {
+		u := &w.undo[i]
+		u.rec.Partition.Next = u.next
+		if u.rec.Info.Idempotent() {
+			u.rec.Partition.Seq.Restore(u.saved)
+		}
+	}
+	w.p.journal.Append.Drop()
+	w.refuse(w.reqs, err)
+}
+
+// hand makes the turn's requests pending callbacks, publishes end (0: nothing was written), and wakes who has work now.
+func (w *writer) hand(end journal.Offset) {
+	p := w.p
+	var marks qos.Marks
+	for _, r := range w.reqs {
+		if r.wrote() || r.end == pendingEnd {
+			r.end = end
+		}
+		r.Owner.Serialized(r)
+		marks |= r.Marks
+	}
+	p.stats.observeTurn(w.reqs)
+	now := p.respond.add(w.reqs)
+	if end > 0 {
+		p.written.Advance(end)
+		p.replicated.Advance(p.replicator.Published(end))
+		p.flush.written(end, marks&(qos.Flushed|qos.Committed|qos.Applied) != 0)
+	}
+	if now || end == 0 {
+		p.respond.wake.set()
+	}
+}
+
+// wrote says that at least one record of the request lies in the frame that was just made.
+func (r *Request) wrote() bool {
+	for i := range r.Records {
+		if rec := &r.Records[i]; rec.at > 0 && rec.Err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// refuse answers requests of which nothing was written.
+func (w *writer) refuse(reqs []*Request, err error) {
+	w.p.respond.refuse(reqs, err)
+}
+
+// run loops over step and waits for what it asks for. It ends when stop is closed and the queue is empty, or at once after a disk error.
+func (w *writer) run(stop <-chan struct{}) {
+	p := w.p
+	for {
+		h := w.step()
+		if h == holdNone {
+			continue
+		}
+		if h == holdEmpty {
+			select {
+			case <-w.wake:
+			case <-p.dead:
+				return
+			case <-stop:
+				if p.admit.empty() {
+					return
+				}
+			}
+			continue
+		}
+		// Held up by another stage. The flag is raised first and then step looks again, so that a move in between is not missed.
+		w.blocked.Store(true)
+		if h = w.step(); h != holdNone && h != holdEmpty {
+			p.respond.watchAdmission()
+			select {
+			case <-w.wake:
+			case <-p.journal.Cache().Unpinned():
+			case <-p.dead:
+				return
+			}
+		}
+		w.blocked.Store(false)
+	}
+}
+
+// moved wakes the write goroutine if it is waiting for another stage.
+func (w *writer) moved() {
+	if w.blocked.Load() {
+		w.wake.set()
+	}
+}
