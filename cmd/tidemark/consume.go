@@ -1,0 +1,242 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// ConsumeCmd is `tidemark consume`.
+type ConsumeCmd struct {
+	ClientFlags
+	Topic     string `arg:"" help:"Topic to read."`
+	From      string `help:"Where to begin: earliest, latest, an offset, or a time like 2026-01-31T08:00:00Z." default:"earliest"`
+	Count     *int64 `help:"Stop after this many records." placeholder:"N"`
+	Follow    bool   `help:"Wait for more instead of stopping at the end."`
+	Partition *int32 `help:"Read this partition only." placeholder:"P"`
+	Format    string `help:"text: the value and a newline. json: one object a line." default:"text"`
+}
+
+// Help is kong's detailed help.
+func (ConsumeCmd) Help() string {
+	return `Without --follow it prints what was there when it started and stops. Records of one partition come in order; partitions are mixed.
+
+With --format json a line has topic, partition, offset, timestamp, key, value and headers; a key or value that is not UTF-8 comes as
+key_b64 or value_b64 instead.
+
+Examples:
+
+    tidemark consume orders
+    tidemark consume orders --from 2026-01-31T08:00:00Z --format json
+    tidemark consume orders --from latest --follow --partition 0
+    tidemark consume orders --from 1000 --count 10 --partition 2`
+}
+
+// start is a parsed --from.
+type start struct {
+	latest bool
+	offset int64     // if 0 or more
+	time   time.Time // if not zero
+}
+
+func parseStart(s string) (start, error) {
+	switch s {
+	case "earliest":
+		return start{offset: -1}, nil
+	case "latest":
+		return start{latest: true, offset: -1}, nil
+	}
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil && n >= 0 {
+		return start{offset: n}, nil
+	}
+	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		return start{offset: -1, time: t}, nil
+	}
+	return start{}, usageErrorf("--from: %q, must be earliest, latest, an offset or a time like 2026-01-31T08:00:00Z", s)
+}
+
+// span is what to read of one partition: [next, end).
+type span struct {
+	next, end int64
+}
+
+// Run prints the records.
+func (c *ConsumeCmd) Run(e *env) error {
+	from, err := parseStart(c.From)
+	switch {
+	case err != nil:
+		return err
+	case c.Format != "text" && c.Format != "json":
+		return usageErrorf("--format: %q, must be text or json", c.Format)
+	case c.Count != nil && *c.Count < 0:
+		return usageErrorf("--count: %d, must not be negative", *c.Count)
+	case c.Partition != nil && *c.Partition < 0:
+		return usageErrorf("--partition: %d, must not be negative", *c.Partition)
+	}
+	var spans map[int32]*span
+	err = withAdmin(e, c.ClientFlags, func(ctx context.Context, admin *kadm.Client) error {
+		spans, err = c.spans(ctx, admin, from)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = c.print(e, spans)
+	if err == nil && e.ctx.Err() != nil {
+		return errInterrupted
+	}
+	return err
+}
+
+// spans asks where each partition begins and ends now. Without --follow, empty ones are left out.
+func (c *ConsumeCmd) spans(ctx context.Context, admin *kadm.Client, from start) (map[int32]*span, error) {
+	starts, err := listedOffsets(admin.ListStartOffsets(ctx, c.Topic))
+	if err != nil {
+		return nil, topicError(c.Topic, err)
+	}
+	ends, err := listedOffsets(admin.ListEndOffsets(ctx, c.Topic))
+	if err != nil {
+		return nil, topicError(c.Topic, err)
+	}
+	var times kadm.ListedOffsets
+	if !from.time.IsZero() {
+		if times, err = listedOffsets(admin.ListOffsetsAfterMilli(ctx, from.time.UnixMilli(), c.Topic)); err != nil {
+			return nil, topicError(c.Topic, err)
+		}
+	}
+	if len(starts[c.Topic]) == 0 {
+		return nil, topicError(c.Topic, kerr.UnknownTopicOrPartition)
+	}
+	if c.Partition != nil {
+		if _, ok := starts.Lookup(c.Topic, *c.Partition); !ok {
+			return nil, usageErrorf("--partition: %d, but topic %q has partitions 0 to %d", *c.Partition, c.Topic, len(starts[c.Topic])-1)
+		}
+	}
+	spans := make(map[int32]*span)
+	for id, first := range starts[c.Topic] {
+		if c.Partition != nil && id != *c.Partition {
+			continue
+		}
+		end, ok := ends.Lookup(c.Topic, id)
+		if !ok {
+			return nil, topicError(c.Topic, fmt.Errorf("partition %d: the broker gave no end offset", id))
+		}
+		s := &span{next: first.Offset, end: end.Offset}
+		switch {
+		case from.latest:
+			s.next = s.end
+		case from.offset >= 0: // an offset that was retired reads from the first one kept; one beyond the end waits there
+			s.next = max(from.offset, first.Offset)
+			if !c.Follow {
+				s.next = min(s.next, s.end)
+			}
+		case !from.time.IsZero():
+			at, ok := times.Lookup(c.Topic, id)
+			if !ok {
+				return nil, topicError(c.Topic, fmt.Errorf("partition %d: the broker gave no offset for the time", id))
+			}
+			s.next = at.Offset
+		}
+		if s.next > s.end {
+			return nil, usageErrorf("--from: %d, but partition %d of topic %q ends at %d", s.next, id, c.Topic, s.end)
+		}
+		if c.Follow || s.next < s.end {
+			spans[id] = s
+		}
+	}
+	return spans, nil
+}
+
+// print fetches and prints until every span is done, --count is reached, or the context ends.
+func (c *ConsumeCmd) print(e *env, spans map[int32]*span) error {
+	left := int64(-1)
+	if c.Count != nil {
+		left = *c.Count
+	}
+	if len(spans) == 0 || left == 0 {
+		return nil
+	}
+	offsets := make(map[int32]kgo.Offset, len(spans))
+	for id, s := range spans {
+		offsets[id] = kgo.NewOffset().At(s.next)
+	}
+	cl, err := c.client(e.ctx,
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{c.Topic: offsets}),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()), // records that went away are an error, not a silent jump
+		kgo.FetchIsolationLevel(kgo.ReadUncommitted()),
+		kgo.KeepControlRecords(), // they count towards the end
+		kgo.FetchMaxWait(time.Second),
+	)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+
+	appendRecord := appendText
+	if c.Format == "json" {
+		appendRecord = appendJSON
+	}
+	out := bufio.NewWriterSize(e.stdout, 64<<10)
+	var line []byte
+	for {
+		if cl.BufferedFetchRecords() == 0 {
+			if err := out.Flush(); err != nil {
+				return err
+			}
+		}
+		fetches := cl.PollRecords(e.ctx, 10000)
+		for iter := fetches.RecordIter(); !iter.Done(); {
+			r := iter.Next()
+			s, mine := spans[r.Partition]
+			if !mine || !c.Follow && r.Offset >= s.end {
+				continue
+			}
+			s.next = r.Offset + 1
+			if !c.Follow && s.next >= s.end {
+				delete(spans, r.Partition)
+			}
+			if r.Attrs.IsControl() {
+				continue
+			}
+			line = appendRecord(line[:0], r)
+			if _, err := out.Write(line); err != nil {
+				return err
+			}
+			if left--; left == 0 {
+				return out.Flush()
+			}
+		}
+		if len(spans) == 0 || e.ctx.Err() != nil {
+			return out.Flush()
+		}
+		for _, ferr := range fetches.Errors() {
+			return errors.Join(topicError(ferr.Topic, fmt.Errorf("partition %d: %w", ferr.Partition, ferr.Err)), out.Flush())
+		}
+		if !c.Follow {
+			stopDone(cl, c.Topic, offsets, spans)
+		}
+	}
+}
+
+// stopDone stops fetching partitions that are read to their end, so that a busy writer does not keep us fetching what is thrown away.
+func stopDone(cl *kgo.Client, topic string, fetching map[int32]kgo.Offset, spans map[int32]*span) {
+	var done []int32
+	for id := range fetching {
+		if _, open := spans[id]; !open {
+			done = append(done, id)
+			delete(fetching, id)
+		}
+	}
+	if len(done) > 0 {
+		slices.Sort(done)
+		cl.PauseFetchPartitions(map[string][]int32{topic: done})
+	}
+}
