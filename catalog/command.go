@@ -69,7 +69,7 @@ var (
 )
 
 var decoder = func() cbor.DecMode {
-	m, err := cbor.DecOptions{DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxArrayElements: 1 << 24, MaxMapPairs: 1 << 24, MaxNestedLevels: 8}.DecMode()
+	m, err := cbor.DecOptions{DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxArrayElements: 1 << 24, MaxMapPairs: 1 << 24, MaxNestedLevels: 16}.DecMode()
 	if err != nil {
 		panic(err)
 	}
@@ -111,3 +111,20 @@ func DecodeCommand(b []byte) (Command, error) {
 
 // MaxPartitions bounds the partitions of all topics together: each costs memory in every stage.
 const MaxPartitions = 200_000
+
+// String names the command and what it is about, for people.
+func (c Command) String() string {
+	switch {
+	case c.CreateTopic != nil:
+		return fmt.Sprintf("create-topic name=%s partitions=%d id=%x", c.CreateTopic.Name, c.CreateTopic.Partitions, c.CreateTopic.ID)
+	case c.DeleteTopic != nil:
+		return fmt.Sprintf("delete-topic id=%x", c.DeleteTopic.ID)
+	case c.CreatePartitions != nil:
+		return fmt.Sprintf("create-partitions id=%x count=%d", c.CreatePartitions.ID, c.CreatePartitions.Count)
+	case c.DeleteRecords != nil:
+		return fmt.Sprintf("delete-records partition=%d before=%d", c.DeleteRecords.Partition, c.DeleteRecords.Before)
+	case c.AllotProducerIDs != nil:
+		return fmt.Sprintf("allot-producer-ids count=%d", c.AllotProducerIDs.Count)
+	}
+	return "no command"
+}

@@ -91,6 +91,9 @@ func (p *Partition) Appended(base journal.LogicalOffset, count int32, leaderEpoc
 func (p *Partition) EpochEnd(epoch, current int32) (int32, journal.LogicalOffset) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if epoch > current {
+		return -1, -1
+	}
 	if epoch == current {
 		return current, p.HighWatermark()
 	}

@@ -14,7 +14,7 @@
 //	stage    owns                                     reads              advances                        wakes
 //	write    Journal.Append, Partition.Next and .Seq  admission queue    written, replicated             flush; respond, for callbacks that need no flush; upkeep, for a segment
 //	flush    Journal.Flush                            written            flushed, committed              respond, follow, mark; write, if it waits
-//	respond  pending callbacks                        all watermarks     –                               owners (Answer, Wake)
+//	respond  pending callbacks                        all watermarks     –                               owners (Answer), connections (Wake)
 //	follow   the catalog, the index's tail            committed          indexed, applied                respond, for commands; fetches; write, if it waits; upkeep
 //	mark     the mark file                            flushed            marked                          –
 //	upkeep   segments and spares, index files         written, indexed   log start                       write, if it waits

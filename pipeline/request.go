@@ -47,10 +47,12 @@ type Record struct {
 type Owner interface {
 	// Serialized says that the payloads were copied, so that their buffer is free. It is called once before Answer, by the write goroutine; not for a request that was refused.
 	Serialized(*Request)
-	// Answer gives the request back: exactly once for each, from the respond or the write goroutine. True asks for one Wake at the end of the turn.
-	Answer(*Request) (wake bool)
-	Wake()
+	// Answer gives the request back: exactly once for each, from the respond goroutine. What it returns, if not nil, is woken once at the end of the turn.
+	Answer(*Request) Waker
 }
+
+// Waker is told that a turn in which it asked for it has ended. Wake must not block.
+type Waker interface{ Wake() }
 
 // Why a whole request came to nothing.
 var (

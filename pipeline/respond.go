@@ -11,7 +11,7 @@ import (
 
 // responder is the respond stage: it holds the pending callbacks, requests that were serialized and not yet answered, and answers each when its own watermarks have passed its end.
 //
-// In: requests from the write goroutine, and every move of a watermark. Out: Owner.Answer, exactly once for each request, and one Owner.Wake a turn.
+// In: requests from the write goroutine, and every move of a watermark. Out: Owner.Answer, exactly once for each request, and one Wake a turn for each connection.
 // Invariant: FIFO for each set of marks, so that looking at a queue's head is enough; an end that is lower than the one before it (a retry's original) waits
 // for that one, which is late by one turn at most and never early. Deadlines are swept on a coarse tick, not by a timer for each request.
 type responder struct {
@@ -22,13 +22,14 @@ type responder struct {
 	incoming []*Request // guarded by mu
 	refused  []*Request // guarded by mu; Err is set
 	pending  atomic.Int64
-	watching atomic.Bool // the admission queue's deadlines are looked at too: its taker is held up
+	tickAt   atomic.Int64 // when deadlines are looked at next; 0: not at all. Respond goroutine writes
+	watching atomic.Bool  // the admission queue's deadlines are looked at too: its taker is held up
 
 	// respond goroutine only
 	queues   [1 << 5]queue // by marks
 	spare    []*Request
 	spare2   []*Request
-	dirty    []Owner
+	dirty    []Waker
 	deadline time.Duration // no pending deadline is earlier; 0: none
 }
 
@@ -41,12 +42,15 @@ type queue struct {
 // deadlineTick is how late a deadline may be noticed.
 const deadlineTick = 10 * time.Millisecond
 
-// add takes requests over from the write goroutine, before written moves past them. It returns true if some can be answered without a flush.
+// add takes requests over from the write goroutine, before written moves past them. It returns true if the respond goroutine has to look at them before the next flush: some can be
+// answered without one, or have a deadline that it is not awake for.
 func (s *responder) add(reqs []*Request) bool {
 	now := false
 	s.pending.Add(int64(len(reqs)))
+	flushed, tickAt := s.p.flushed.Load(), time.Duration(s.tickAt.Load())
 	for _, r := range reqs {
-		now = now || r.Marks&(qos.Flushed|qos.Committed|qos.Applied) == 0 || r.end <= s.p.flushed.Load()
+		now = now || r.Marks&(qos.Flushed|qos.Committed|qos.Applied) == 0 || r.end <= flushed ||
+			r.Deadline > 0 && (tickAt == 0 || r.Deadline < tickAt)
 	}
 	s.mu.Lock()
 	s.incoming = append(s.incoming, reqs...)
@@ -154,13 +158,12 @@ func (s *responder) answer(r *Request) {
 	}
 	s.p.stats.answered(r)
 	s.pending.Add(-1)
-	owner := r.Owner
-	if owner.Answer(r) {
-		s.dirty = append(s.dirty, owner)
+	if w := r.Owner.Answer(r); w != nil {
+		s.dirty = append(s.dirty, w)
 	}
 }
 
-// endTurn wakes each owner once.
+// endTurn wakes whoever asked for it.
 func (s *responder) endTurn() {
 	for i, o := range s.dirty {
 		o.Wake()
@@ -169,11 +172,10 @@ func (s *responder) endTurn() {
 	s.dirty = s.dirty[:0]
 }
 
-// sweep answers what has passed its deadline.
-func (s *responder) sweep(now time.Duration) {
-	if s.watching.Load() {
+// sweep answers what has passed its deadline, in the admission queue too if that is watched.
+func (s *responder) sweep(now time.Duration, watched bool) {
+	if watched {
 		s.refuse(s.p.admit.expire(now), ErrExpired)
-		s.p.write.moved()
 	}
 	if s.deadline == 0 || s.deadline > now {
 		return
@@ -204,7 +206,6 @@ func (s *responder) run(stop <-chan struct{}) {
 	tick := time.NewTimer(time.Hour)
 	tick.Stop()
 	defer tick.Stop()
-	var armed time.Duration // when tick fires; 0: never
 	for {
 		s.step()
 		now := s.p.Now()
@@ -214,16 +215,20 @@ func (s *responder) run(stop <-chan struct{}) {
 		} else if s.deadline > 0 {
 			due = max(s.deadline, now+deadlineTick)
 		}
-		if due > 0 && (armed == 0 || due < armed) {
+		if armed := time.Duration(s.tickAt.Load()); due > 0 && (armed == 0 || due < armed) {
 			tick.Reset(due - now)
-			armed = due
+			s.tickAt.Store(int64(due))
 		}
 		select {
 		case <-s.wake:
 		case <-tick.C:
-			armed = 0
-			s.sweep(s.p.Now())
-			s.watching.Store(s.p.write.blocked.Load())
+			s.tickAt.Store(0)
+			// Lowered first and raised again if the write goroutine is still held up: if it is not, it raises the flag itself when it is next.
+			watched := s.watching.Swap(false)
+			if s.p.write.blocked.Load() {
+				s.watching.Store(true)
+			}
+			s.sweep(s.p.Now(), watched)
 		case <-stop:
 			s.step()
 			s.abandon()

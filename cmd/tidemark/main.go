@@ -16,15 +16,18 @@ import (
 
 // CLI is the root of the command line: one field per command, each in its own file.
 type CLI struct {
+	Serve   ServeCmd   `cmd:"" help:"Run a node."`
 	Topic   TopicCmd   `cmd:"" help:"Create, list, describe and delete topics."`
 	Produce ProduceCmd `cmd:"" help:"Write lines to a topic at a chosen durability level."`
 	Consume ConsumeCmd `cmd:"" help:"Print a topic's records."`
+	Journal JournalCmd `cmd:"" help:"Look at a stopped node's journal."`
 	Bench   BenchCmd   `cmd:"" help:"Measure a broker."`
 	Version VersionCmd `cmd:"" help:"Print version, Go version and platform."`
 }
 
 const description = `A durable journal broker that speaks the Kafka wire protocol.
 
+  tidemark serve
   tidemark topic create orders --partitions 4
   tidemark produce orders lines.txt --qos persistence
   tidemark consume orders --from earliest --follow

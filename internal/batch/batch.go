@@ -136,3 +136,6 @@ func Patch(b []byte, base int64, leaderEpoch int32) {
 	binary.BigEndian.PutUint64(b, uint64(base))
 	binary.BigEndian.PutUint32(b[12:], uint32(leaderEpoch))
 }
+
+// Bytes is the size that a batch's own header claims; b has at least 12 bytes.
+func Bytes(b []byte) int { return lengthFrom + int(int32(binary.BigEndian.Uint32(b[8:]))) }

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/rs/zerolog"
+
+	"tidemark/internal/vfs"
+	"tidemark/journal"
+	"tidemark/pipeline"
+	"tidemark/qos"
+	"tidemark/server"
+	"tidemark/server/kafka"
+)
+
+// ServeCmd is `tidemark serve`.
+type ServeCmd struct {
+	Config      string            `help:"YAML file with settings." type:"path" env:"TIDEMARK_CONFIG" placeholder:"FILE"`
+	DataDir     string            `help:"Directory of the journal; made when missing. Default ./data." placeholder:"DIR"`
+	Listen      string            `help:"HOST:PORT for clients; port 0 is chosen by the system. Default 127.0.0.1:9092." placeholder:"HOST:PORT"`
+	Advertise   string            `help:"HOST:PORT that clients are told. Default: where it listens." placeholder:"HOST:PORT"`
+	AdminListen *string           `help:"HOST:PORT for health, metrics and profiles; empty for none. Default 127.0.0.1:9644." placeholder:"HOST:PORT"`
+	NodeID      string            `help:"This node's number. Default 1." placeholder:"N"`
+	LogLevel    string            `help:"debug, info, warn or error. Default info." placeholder:"LEVEL"`
+	Set         map[string]string `help:"Any setting, as KEY=VALUE; can be given more than once." placeholder:"KEY=VALUE" mapsep:"none"`
+	PrintConfig bool              `help:"Print all settings with their effective values, as YAML, and end."`
+}
+
+// Help is kong's detailed help.
+func (ServeCmd) Help() string {
+	return `Runs one node until SIGINT or SIGTERM. Settings come from flags, TIDEMARK_* variables and the --config file, in that order.
+It logs one JSON object a line on stderr. What acks means to a client is a level: acks 0 one-way, 1 persistence and -1 all
+(both can be set), and 101 to 104 name receive, persistence, replication and all outright.
+
+Examples:
+
+    tidemark serve
+    tidemark serve --data-dir /var/lib/tidemark --listen 0.0.0.0:9092 --advertise broker.example:9092
+    tidemark serve --set flush.interval=20ms --set qos.acks_1=receive
+    tidemark serve --print-config > tidemark.yaml`
+}
+
+// flags are the settings that the command line gave, by key.
+func (c *ServeCmd) flags() map[string]string {
+	over := make(map[string]string)
+	for key, v := range c.Set {
+		over[key] = v
+	}
+	for key, v := range map[string]string{
+		"data.dir": c.DataDir, "server.listen": c.Listen, "server.advertise": c.Advertise,
+		"node.id": c.NodeID, "log.level": c.LogLevel,
+	} {
+		if v != "" {
+			over[key] = v
+		}
+	}
+	if c.AdminListen != nil {
+		over["admin.listen"] = *c.AdminListen
+	}
+	return over
+}
+
+// Run serves.
+func (c *ServeCmd) Run(e *env) error {
+	s, err := loadSettings(c.Config, environ(), c.flags())
+	if err != nil {
+		return exitWith(exitUsage, err)
+	}
+	if c.PrintConfig {
+		var b strings.Builder
+		s.print(&b)
+		_, err := fmt.Fprint(e.stdout, b.String())
+		return err
+	}
+	level, err := zerolog.ParseLevel(s.LogLevel)
+	if err != nil || level < zerolog.DebugLevel || level > zerolog.ErrorLevel {
+		return usageErrorf("log.level: %q is not debug, info, warn or error", s.LogLevel)
+	}
+	zerolog.TimeFieldFormat = time.RFC3339Nano
+	log := zerolog.New(e.stderr).Level(level).With().Timestamp().Logger()
+	return serve(e.ctx, s, log)
+}
+
+// diskGoroutines is how many goroutines may block in disk calls at a time: flush, mark, upkeep and a cold read. Each holds a P while it does.
+const diskGoroutines = 2
+
+// tuneRuntime gives the Go runtime the settings that fit a process whose cache lies outside of its heap, unless the environment says otherwise.
+func tuneRuntime(s *settings) {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.NumCPU() + diskGoroutines)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(s.MemoryMax - s.CacheBytes)
+	}
+}
+
+// serve runs a node until ctx ends or the disk or the endpoint fails.
+func serve(ctx context.Context, s *settings, log zerolog.Logger) error {
+	cores := runtime.NumCPU()
+	tuneRuntime(s)
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	var admin *server.Admin
+	if s.AdminListen != "" {
+		var err error
+		if admin, err = server.StartAdmin(s.AdminListen, reg); err != nil {
+			return fmt.Errorf("admin.listen %s: %w (another server? choose another with --admin-listen, or \"\" for none)", s.AdminListen, err)
+		}
+		defer admin.Close()
+	}
+	failed := make(chan error, 2)
+	fail := func(err error) {
+		select {
+		case failed <- err:
+		default:
+		}
+	}
+	p, err := pipeline.Open(pipelineOptions(s, log, fail))
+	if err != nil {
+		return openError(s, err)
+	}
+	logRecovered(log, s, p)
+	p.Metrics(reg)
+	srv, err := server.Start(serverOptions(s, log, cores, fail), p)
+	if err != nil {
+		return errors.Join(fmt.Errorf("server.listen %s: %w", s.Listen, err), p.Close())
+	}
+	srv.Metrics(reg)
+	if admin != nil {
+		admin.Ready(p.Err)
+	}
+	logListening(log, s, srv, admin)
+
+	var cause error
+	select {
+	case <-ctx.Done():
+		log.Info().Msg("stopping: answering what is pending")
+	case cause = <-failed:
+	}
+	if admin != nil {
+		admin.Ready(func() error { return errStopping })
+	}
+	srv.Drain()
+	err = p.Close()
+	srv.Close()
+	switch {
+	case errors.As(cause, new(*journal.FatalError)) || errors.As(err, new(*journal.FatalError)):
+		return exitWith(exitDisk, errors.Join(cause, notTwice(err, cause)))
+	case cause != nil || err != nil:
+		return errors.Join(cause, err)
+	}
+	log.Info().Msg("stopped")
+	return nil
+}
+
+var errStopping = errors.New("stopping")
+
+// notTwice drops the error that Close repeats.
+func notTwice(err, cause error) error {
+	if cause != nil && errors.Is(err, cause) {
+		return nil
+	}
+	return err
+}
+
+func pipelineOptions(s *settings, log zerolog.Logger, fail func(error)) pipeline.Options {
+	spares := int(s.Spares)
+	if spares == 0 {
+		spares = -1
+	}
+	return pipeline.Options{
+		DataDir: s.DataDir, NodeID: int32(s.NodeID),
+		SegmentBytes: s.SegmentBytes, CacheBytes: s.CacheBytes, Spares: spares,
+		FrameTarget: int(s.FrameTarget), AdmissionBytes: s.AdmissionBytes, DirtyBytes: s.DirtyBytes,
+		FlushInterval: s.FlushInterval, FlushBytes: s.FlushBytes,
+		RetentionBytes: s.RetentionBytes, RetentionAge: s.RetentionAge, ProducerExpiry: s.ProducerExpiry,
+		OnEvent: server.LogEvents(log), OnFatal: fail,
+	}
+}
+
+// descriptorReserve is kept for segments, index files and the process itself.
+const descriptorReserve = 256
+
+func serverOptions(s *settings, log zerolog.Logger, cores int, fail func(error)) server.Options {
+	loops := int(s.Loops)
+	if loops == 0 {
+		loops = cores
+	}
+	connections := int(s.Connections)
+	if limit := descriptorLimit() - descriptorReserve; connections > limit {
+		log.Warn().Int("connections_max", max(limit, 1)).Int("descriptors", limit+descriptorReserve).Msg("fewer connections than server.connections.max: raise the limit of open files")
+		connections = max(limit, 1)
+	}
+	return server.Options{
+		Listen: s.Listen, Advertise: s.Advertise, Transport: s.Transport, Loops: loops,
+		Kafka: kafka.Config{
+			Acks: qos.AcksMap{One: s.AcksOne, All: s.AcksAll}, AutoCreate: s.AutoCreate, DefaultPartitions: int32(s.DefaultPartitions),
+			MaxMessageBytes: int(s.MaxMessageBytes), RequestMaxBytes: int(s.RequestMax),
+			FetchMaxBytes: int(s.FetchMaxBytes), FetchMemoryBytes: s.FetchMemoryBytes, CommandTimeout: 30 * time.Second,
+		},
+		RequestMaxBytes: int(s.RequestMax), ConnectionInFlightBytes: s.InFlightBytes, ConnectionUnsentBytes: int(s.UnsentBytes),
+		MaxConnections: connections, Log: log, OnFailed: fail,
+	}
+}
+
+// openError gives the reasons against starting their exit codes, and says the way out.
+func openError(s *settings, err error) error {
+	switch {
+	case errors.Is(err, vfs.ErrLocked):
+		return exitWith(exitDataDir, fmt.Errorf("data directory %s is in use by another server: stop it, or choose another with --data-dir", s.DataDir))
+	case errors.As(err, new(*journal.DamageError)), errors.As(err, new(*journal.CorruptError)):
+		return exitWith(exitDamaged, err)
+	case errors.As(err, new(*journal.FatalError)):
+		return exitWith(exitDisk, err)
+	}
+	return exitWith(exitDataDir, fmt.Errorf("data directory %s: %w", s.DataDir, err))
+}
+
+func logRecovered(log zerolog.Logger, s *settings, p *pipeline.Pipeline) {
+	r := p.Recovered()
+	if r.Created {
+		log.Info().Str("data_dir", s.DataDir).Str("cluster_id", p.Meta().ClusterID).Msg("data directory created")
+	}
+	if r.DirectIOErr != nil {
+		log.Warn().Err(r.DirectIOErr).Msg("no direct I/O: flushing with pwrite and fdatasync")
+	}
+	log.Info().Int("segments", r.Segments).Int64("frames_checked", r.Frames).Int64("bytes_checked", r.Bytes).Int64("torn_bytes_cut", r.TornBytes).
+		Int64("records_replayed", r.Replayed).Int64("first_offset", int64(r.Checkpoint)).Int64("end_offset", int64(r.End)).Int64("proven_offset", int64(r.ProvenF)).Dur("took_ms", r.Took).
+		Int32("leader_epoch", p.LeaderEpoch()).Msg("journal recovered")
+}
+
+func logListening(log zerolog.Logger, s *settings, srv *server.Server, admin *server.Admin) {
+	if !loopback(s.Listen) {
+		log.Warn().Str("listen", s.Listen).Msg("listening beyond loopback without authentication: whoever reaches the port can read and write everything")
+	}
+	if s.AdminListen != "" && !loopback(s.AdminListen) {
+		log.Warn().Str("admin_listen", s.AdminListen).Msg("admin listener beyond loopback without authentication")
+	}
+	e := log.Info().Str("listen", srv.Addr()).Str("advertised", srv.Advertised())
+	if admin != nil {
+		e = e.Str("admin_listen", admin.Addr())
+	}
+	e.Str("acks_0", qos.OneWay.String()).Str("acks_1", s.AcksOne.String()).Str("acks_all", s.AcksAll.String()).
+		Str("single_node", "a majority is one: replication waits for memory alone and survives no more than receive").Msg("listening")
+}

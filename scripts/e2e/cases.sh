@@ -1,0 +1,180 @@
+#!/usr/bin/env bash
+# One case of the end-to-end test: bash cases.sh FUNCTION [ARGUMENT...]. run.sh runs it under a time limit and gives it, by environment:
+#   E2E_BOOTSTRAP  the server's address         E2E_INPUT, E2E_LINES  numbered lines to send, and how many
+#   E2E_CASE       this case's name; also its topic's   E2E_SCRATCH   an empty directory, removed afterwards
+#   E2E_TIDEMARK, E2E_CLIENTS, E2E_KAFKAJS  programs    E2E_DATA      the data directory, once the server is stopped
+# The last line of standard output is the case's figures; the last line of standard error says why it failed.
+set -euo pipefail
+
+fail() { printf '%s\n' "$*" >&2; exit 1; }
+
+create_topic() { "$E2E_TIDEMARK" topic create "$1" --partitions "$2" --bootstrap "$E2E_BOOTSTRAP" >&2; }
+
+# Seconds with milliseconds since FROM, a former $EPOCHREALTIME.
+since() { awk -v from="$1" -v to="$EPOCHREALTIME" 'BEGIN { printf "%.2fs", to - from }'; }
+
+# kcat counts on the broker to keep order while it has many requests under way: nothing may be refused.
+send() { kcat -P -b "$E2E_BOOTSTRAP" -t "$@"; }
+
+# With the default of queued.min.messages, kcat's librdkafka naps for a second whenever 100,000 records wait to be printed.
+receive() { kcat -C -b "$E2E_BOOTSTRAP" -X check.crcs=true -X queued.min.messages=10000000 -o beginning -e -t "$@"; }
+
+first_lines() { head -n "$1" "$E2E_INPUT" >"$E2E_SCRATCH/expected"; }
+
+# end_offset TOPIC PARTITION: the offset that the next record will get. kcat answers "TOPIC [PARTITION] offset N".
+end_offset() { kcat -Q -b "$E2E_BOOTSTRAP" -t "$1:$2:-1" | awk '{ print $NF }'; }
+
+# await_end TOPIC N waits until partition 0 ends at N, at most 10 s: below acks=all an answer does not mean that readers see the record yet.
+await_end() {
+  local deadline=$((SECONDS + 10)) end=''
+  until end=$(end_offset "$1" 0) && [[ $end == "$2" ]]; do
+    ((SECONDS < deadline)) || fail "$1 ends at $end after 10 s, want $2"
+    sleep 0.1
+  done
+}
+
+# same_lines GOT WANT: byte-identical, or the first difference.
+same_lines() {
+  cmp "$1" "$2" >&2 || fail "$(wc -l <"$1") lines came back for $(wc -l <"$2"): $(cmp "$1" "$2" 2>&1 || true)"
+}
+
+# same_union WANT: reads "PARTITION LINE" from standard input. In each partition the lines' numbers must grow, and all together must be WANT.
+same_union() {
+  local dir=$E2E_SCRATCH/partitions
+  mkdir "$dir"
+  awk -v dir="$dir" '
+    { number = $2 + 0 }
+    number <= last[$1] { print "partition " $1 ": line " number " came after line " last[$1]; exit 1 }
+    { last[$1] = number; print substr($0, length($1) + 2) > (dir "/" $1) }' >&2 || fail "order is lost"
+  sort -m -n -t ' ' -k 1,1 "$dir"/* >"$E2E_SCRATCH/union" # each is in order: merging sorts
+  same_lines "$E2E_SCRATCH/union" "$1"
+  wc -l "$dir"/* | awk '$2 != "total" { printf "%s%d", sep, $1; sep = "+" }' >"$E2E_SCRATCH/spread"
+}
+
+# --- kcat: real input, every codec ---
+
+kcat_one_partition() {
+  local codec=$1 idempotent=$2 begin sent
+  create_topic "$E2E_CASE" 1
+  begin=$EPOCHREALTIME
+  send "$E2E_CASE" -X compression.codec="$codec" -X enable.idempotence="$idempotent" <"$E2E_INPUT"
+  sent=$(since "$begin") begin=$EPOCHREALTIME
+  receive "$E2E_CASE" -p 0 >"$E2E_SCRATCH/got"
+  echo "lines=$E2E_LINES produce=$sent consume=$(since "$begin") identical"
+  same_lines "$E2E_SCRATCH/got" "$E2E_INPUT"
+}
+
+kcat_four_partitions() {
+  local codec=$1 idempotent=$2 begin sent received
+  create_topic "$E2E_CASE" 4
+  begin=$EPOCHREALTIME
+  # Without lingering on one partition, every request carries several.
+  send "$E2E_CASE" -X compression.codec="$codec" -X enable.idempotence="$idempotent" \
+    -X topic.partitioner=random -X sticky.partitioning.linger.ms=0 <"$E2E_INPUT"
+  sent=$(since "$begin") begin=$EPOCHREALTIME
+  receive "$E2E_CASE" -f '%p %s\n' >"$E2E_SCRATCH/got"
+  received=$(since "$begin")
+  same_union "$E2E_INPUT" <"$E2E_SCRATCH/got"
+  [[ $(ls "$E2E_SCRATCH/partitions") == $'0\n1\n2\n3' ]] || fail "not all four partitions have records"
+  echo "lines=$E2E_LINES partitions=$(cat "$E2E_SCRATCH/spread") produce=$sent consume=$received identical"
+}
+
+# --- kcat: questions ---
+
+kcat_list() {
+  local listing
+  create_topic "$E2E_CASE-1" 1
+  create_topic "$E2E_CASE-7" 7
+  listing=$(kcat -L -b "$E2E_BOOTSTRAP")
+  for want in "topic \"$E2E_CASE-1\" with 1 partitions" "topic \"$E2E_CASE-7\" with 7 partitions" "$E2E_BOOTSTRAP"; do
+    grep -qF "$want" <<<"$listing" || fail "kcat -L does not say: $want"
+  done
+  echo "topics=$(grep -c '^  topic ' <<<"$listing")"
+}
+
+# There are no consumer groups yet: a client that wants one must be told so, not kept waiting.
+kcat_group_refused() {
+  local code=0 begin=$EPOCHREALTIME
+  create_topic "$E2E_CASE" 1
+  timeout 15 kcat -b "$E2E_BOOTSTRAP" -G e2e-group "$E2E_CASE" >"$E2E_SCRATCH/out" 2>&1 || code=$?
+  cat "$E2E_SCRATCH/out" >&2
+  ((code != 124)) || fail "kcat -G still runs after 15 s"
+  ((code != 0)) || fail "kcat -G ended with exit code 0"
+  grep -qi 'not supported' "$E2E_SCRATCH/out" || fail "kcat -G ended without \"not supported\""
+  echo "exit=$code after=$(since "$begin") said=\"$(grep -im1 -o '[^:]*not supported.*' "$E2E_SCRATCH/out")\""
+}
+
+# kcat_offset_for_time TOPIC asks for the earliest and the latest offset, and for the times of the first and of a middle record: the answer
+# is the first offset that is not before that time, for which the broker must look into a compressed batch.
+kcat_offset_for_time() {
+  local topic=$1 first_time middle_time want got
+  receive "$topic" -p 0 -f '%o %T\n' >"$E2E_SCRATCH/times"
+  [[ -s $E2E_SCRATCH/times ]] || fail "$topic is empty"
+  first_time=$(awk 'NR == 1 { print $2; exit }' "$E2E_SCRATCH/times")
+  middle_time=$(awk -v n="$(($(wc -l <"$E2E_SCRATCH/times") / 2))" 'NR == n { print $2; exit }' "$E2E_SCRATCH/times")
+  want=$(awk -v t="$middle_time" '$2 >= t { print $1; exit }' "$E2E_SCRATCH/times")
+  # Two separate arguments for one partition would be one question to kcat: ask one by one.
+  ask() { kcat -Q -b "$E2E_BOOTSTRAP" -t "$topic:0:$1" | awk '{ print $NF }'; }
+  got="$(ask -2) $(ask -1) $(ask "$first_time") $(ask "$middle_time")"
+  [[ $got == "0 $(wc -l <"$E2E_SCRATCH/times") 0 $want" ]] ||
+    fail "earliest, latest, first record's time, middle record's: $got, want 0 $(wc -l <"$E2E_SCRATCH/times") 0 $want"
+  echo "earliest=0 latest=$(wc -l <"$E2E_SCRATCH/times") first-time=0 middle-time=$want"
+}
+
+# --- acks ---
+
+kcat_acks() {
+  local acks=$1 begin
+  first_lines 1000
+  create_topic "$E2E_CASE" 1
+  begin=$EPOCHREALTIME
+  send "$E2E_CASE" -X acks="$acks" <"$E2E_SCRATCH/expected"
+  echo -n "lines=1000 produce=$(since "$begin")"
+  if [[ $acks != -1 && $acks != 104 ]]; then # those two were committed when they were answered: readers must see them at once
+    begin=$EPOCHREALTIME
+    await_end "$E2E_CASE" 1000
+    echo -n " seen=+$(since "$begin")"
+  fi
+  receive "$E2E_CASE" -p 0 >"$E2E_SCRATCH/got"
+  same_lines "$E2E_SCRATCH/got" "$E2E_SCRATCH/expected"
+  echo " identical"
+}
+
+# --- Go clients and KafkaJS ---
+
+# go_client CLIENT PARTITIONS|auto COUNT [FLAG...]: what the client reads back must have the checksum of what it was given; it checks order itself.
+go_client() {
+  local client=$1 partitions=$2 count=$3 produced consumed want
+  shift 3
+  first_lines "$count"
+  want=$(sha256sum <"$E2E_SCRATCH/expected" | cut -d ' ' -f 1)
+  [[ $partitions == auto ]] || create_topic "$E2E_CASE" "$partitions"
+  produced=$("$E2E_CLIENTS" --client "$client" --bootstrap "$E2E_BOOTSTRAP" --topic "$E2E_CASE" --mode produce --input "$E2E_SCRATCH/expected" "$@")
+  consumed=$("$E2E_CLIENTS" --client "$client" --bootstrap "$E2E_BOOTSTRAP" --topic "$E2E_CASE" --mode consume)
+  [[ $consumed == *"sha256=$want"* ]] || fail "produced: $produced; consumed: $consumed; want sha256=$want"
+  echo "produced: $produced; consumed: ${consumed/$want/"${want:0:8}…"}"
+}
+
+kafkajs() {
+  local count=$1 begin sent
+  shift
+  first_lines "$count"
+  create_topic "$E2E_CASE" 4
+  begin=$EPOCHREALTIME
+  node "$E2E_KAFKAJS" --bootstrap "$E2E_BOOTSTRAP" --topic "$E2E_CASE" --input "$E2E_SCRATCH/expected" "$@" >&2
+  sent=$(since "$begin")
+  receive "$E2E_CASE" -f '%p %s\n' >"$E2E_SCRATCH/got"
+  same_union "$E2E_SCRATCH/expected" <"$E2E_SCRATCH/got"
+  echo "records=$count partitions=$(cat "$E2E_SCRATCH/spread") produce=$sent identical"
+}
+
+# --- the journal, once the server is stopped ---
+
+journal_has_codec() {
+  local codec=$1 dump=$E2E_DATA.dump batches
+  [[ -e $dump ]] || "$E2E_TIDEMARK" journal dump "$E2E_DATA" >"$dump"
+  batches=$(grep -cw "codec=$codec" "$dump") || fail "no batch in the journal has codec=$codec"
+  echo "batches=$batches"
+}
+
+"$@"

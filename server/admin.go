@@ -1,0 +1,60 @@
+package server
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Admin is the operator's HTTP listener, with its own mux: /healthz, /readyz, /metrics and /debug/pprof/. It has no authentication, so it is on loopback unless told otherwise.
+type Admin struct {
+	http  http.Server
+	l     net.Listener
+	ready atomic.Pointer[func() error]
+}
+
+// ErrStarting is what /readyz says before recovery is done.
+var ErrStarting = errors.New("starting: recovery is not done")
+
+// StartAdmin listens. Until Ready is called /readyz answers 503.
+func StartAdmin(listen string, reg *prometheus.Registry) (*Admin, error) {
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return nil, err
+	}
+	a := &Admin{l: l}
+	a.Ready(func() error { return ErrStarting })
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := (*a.ready.Load())(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		w.Write([]byte("ready\n"))
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	a.http = http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	go a.http.Serve(l)
+	return a, nil
+}
+
+// Addr is where it listens.
+func (a *Admin) Addr() string { return a.l.Addr().String() }
+
+// Ready sets what /readyz asks: nil means ready.
+func (a *Admin) Ready(check func() error) { a.ready.Store(&check) }
+
+// Close ends the listener and its connections.
+func (a *Admin) Close() error { return a.http.Close() }

@@ -1,0 +1,73 @@
+package server
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// Requests' bytes live in chunks. A chunk is shared by the requests that were copied into it and is used again when the last of them has been serialized. The IO goroutine that fills it holds it
+// too, so that many small requests share one.
+
+const chunkBytes = 64 << 10
+
+// chunk is a counted buffer.
+type chunk struct {
+	buf     []byte
+	holders atomic.Int32
+}
+
+var chunkPool = sync.Pool{New: func() any { return &chunk{buf: make([]byte, chunkBytes)} }}
+
+// newChunk has one holder, the caller. Larger ones than chunkBytes are not kept for use again.
+func newChunk(n int) *chunk {
+	var c *chunk
+	if n <= chunkBytes {
+		c = chunkPool.Get().(*chunk)
+	} else {
+		c = &chunk{buf: make([]byte, n)}
+	}
+	c.holders.Store(1)
+	return c
+}
+
+// Release lets go of the chunk.
+func (c *chunk) Release() {
+	switch n := c.holders.Add(-1); {
+	case n > 0:
+	case n < 0:
+		panic("server: chunk released more often than it was held")
+	case len(c.buf) == chunkBytes:
+		chunkPool.Put(c)
+	}
+}
+
+// arena copies small frames into shared chunks. One IO goroutine owns it.
+type arena struct {
+	current *chunk
+	used    int
+}
+
+// copy returns frame's bytes in a chunk that the caller holds.
+func (a *arena) copy(frame []byte) ([]byte, *chunk) {
+	if len(frame) > chunkBytes/4 {
+		c := newChunk(len(frame))
+		return c.buf[:copy(c.buf, frame):len(frame)], c
+	}
+	if a.current == nil || a.used+len(frame) > chunkBytes {
+		a.drop()
+		a.current = newChunk(chunkBytes)
+	}
+	b := a.current.buf[a.used : a.used+len(frame) : a.used+len(frame)]
+	copy(b, frame)
+	a.used += len(frame)
+	a.current.holders.Add(1)
+	return b, a.current
+}
+
+// drop lets go of the chunk in hand.
+func (a *arena) drop() {
+	if a.current != nil {
+		a.current.Release()
+	}
+	a.current, a.used = nil, 0
+}

@@ -1,0 +1,184 @@
+package server
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tidemark/server/kafka"
+)
+
+// inbound cuts a byte stream into frames. IO goroutine only.
+//
+// A whole frame is copied once, from the transport's buffer to memory that the request holds. A frame that comes in pieces is gathered in a chunk of its own, which grows with what has come, so that
+// announcing many bytes costs the server nothing.
+type inbound struct {
+	prefix  [4]byte
+	prefixN int    // bytes of a length prefix that was cut off
+	part    []byte // of a frame that was cut off: what has come
+	whole   int    // its size; 0: there is none
+	backlog []byte // read while paused
+}
+
+var (
+	errFrameSize    = errors.New("request frame's announced size is out of range")
+	errOneWayFailed = errors.New("a request with acks=0 came to nothing; closing is the only answer it can have")
+	errVersion      = errors.New("API version is not served")
+)
+
+// feed takes bytes in. When the session has to pause it keeps the rest.
+func (in *inbound) feed(s *Session, a *arena, p []byte) {
+	for len(p) > 0 && !s.srv.draining.Load() {
+		if s.overBudget() {
+			in.keep(p)
+			return
+		}
+		var ok bool
+		if p, ok = in.step(s, a, p); !ok {
+			return
+		}
+	}
+}
+
+// step takes one frame, or a piece of one, off p. It returns false when the connection is to be closed.
+func (in *inbound) step(s *Session, a *arena, p []byte) ([]byte, bool) {
+	if in.whole > 0 {
+		n := min(in.whole-len(in.part), len(p))
+		in.gather(p[:n])
+		p = p[n:]
+		if len(in.part) < in.whole {
+			return p, true
+		}
+		frame := in.part
+		in.part, in.whole = nil, 0
+		c := &chunk{buf: frame}
+		c.holders.Store(1)
+		return p, s.dispatch(frame, c)
+	}
+	if in.prefixN > 0 || len(p) < 4 {
+		n := copy(in.prefix[in.prefixN:], p)
+		in.prefixN += n
+		p = p[n:]
+		if in.prefixN < 4 {
+			return p, true
+		}
+		in.prefixN = 0
+		return p, in.announce(s, in.prefix[:])
+	}
+	size := int(int32(binary.BigEndian.Uint32(p)))
+	if size <= 0 || size > s.srv.opts.RequestMaxBytes || len(p) < 4+size {
+		return p[4:], in.announce(s, p)
+	}
+	frame, c := a.copy(p[4 : 4+size])
+	return p[4+size:], s.dispatch(frame, c)
+}
+
+// announce begins a frame that is not there as a whole.
+func (in *inbound) announce(s *Session, prefix []byte) bool {
+	size := int(int32(binary.BigEndian.Uint32(prefix)))
+	if size <= 0 || size > s.srv.opts.RequestMaxBytes {
+		s.fail(fmt.Errorf("%w: %d bytes, request.max is %d", errFrameSize, size, s.srv.opts.RequestMaxBytes))
+		return false
+	}
+	in.whole = size
+	return true
+}
+
+// gather appends to a frame that comes in pieces.
+func (in *inbound) gather(p []byte) {
+	if need := len(in.part) + len(p); need > cap(in.part) {
+		grown := make([]byte, len(in.part), min(in.whole, max(need, 2*cap(in.part), 4<<10)))
+		copy(grown, in.part)
+		in.part = grown
+	}
+	in.part = append(in.part, p...)
+}
+
+// keep puts bytes aside while the session is paused.
+func (in *inbound) keep(p []byte) { in.backlog = append(in.backlog, p...) }
+
+// held says whether bytes were put aside.
+func (in *inbound) held() bool { return len(in.backlog) > 0 }
+
+// resume goes on with what was put aside.
+func (in *inbound) resume(s *Session, a *arena) {
+	p := in.backlog
+	in.backlog = nil
+	in.feed(s, a, p)
+}
+
+func (in *inbound) drop() { in.part, in.backlog, in.whole = nil, nil, 0 }
+
+// dispatch takes one frame, whose chunk it holds. It returns false when the connection is to be closed.
+func (s *Session) dispatch(frame []byte, c *chunk) bool {
+	h, err := kafka.ParseHeader(frame)
+	if err == nil && string(h.ClientID) != s.who.ID {
+		who := s.client
+		who.ID = string(h.ClientID)
+		s.who = &who
+	}
+	if err == nil && kmsg.Key(h.Key) == kmsg.Produce {
+		return s.produce(h, c, len(frame))
+	}
+	if err != nil {
+		c.Release()
+		s.fail(fmt.Errorf("%w (API key %d, version %d, frame of %d bytes)", err, h.Key, h.Version, len(frame)))
+		return false
+	}
+	s.call(h, c, len(frame))
+	return true
+}
+
+// produce decodes and queues a Produce request.
+func (s *Session) produce(h kafka.Header, c *chunk, n int) bool {
+	if ok, _ := kafka.Served(h.Key, h.Version); !ok {
+		c.Release()
+		s.fail(fmt.Errorf("%w (Produce version %d)", errVersion, h.Version))
+		return false
+	}
+	p, err := s.srv.broker.DecodeProduce(h)
+	if err != nil {
+		c.Release()
+		s.fail(fmt.Errorf("%w (Produce version %d, frame of %d bytes)", err, h.Version, n))
+		return false
+	}
+	p.Sink, p.Buffer, p.FrameBytes = s, c, n
+	s.spend(n)
+	if p.Acks != 0 {
+		p.Slot = s.out.slot()
+	}
+	if !p.Submits() {
+		p.Answer(&p.Request)
+		return true
+	}
+	p.Request.Bytes = n
+	s.submit = append(s.submit, &p.Request)
+	return true
+}
+
+// call gives any other request a goroutine. What was read before it is submitted first, so that a client sees its own writes in order.
+func (s *Session) call(h kafka.Header, c *chunk, n int) {
+	s.submitAll()
+	slot := s.out.slot()
+	who := s.who
+	s.spend(n)
+	s.calls.Add(1)
+	s.srv.calls.Go(func() {
+		resp, release, err := s.srv.broker.Handle(s.ctx, who, h)
+		c.Release()
+		defer func() {
+			s.calls.Add(-1)
+			s.give(n)
+		}()
+		if err != nil {
+			s.fail(fmt.Errorf("%w (API key %d, version %d)", err, h.Key, h.Version))
+			return
+		}
+		out := kafka.AppendResponse(nil, h.CorrelationID, resp)
+		if s.out.complete(slot, answered{piece: piece{bytes: out, release: release}}) {
+			s.conn.Wake()
+		}
+	})
+}

@@ -1,0 +1,267 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tidemark/catalog"
+	"tidemark/internal/batch"
+	"tidemark/journal"
+)
+
+// Fetch, API key 1, versions 4 to 18.
+//
+// A fetch that finds less than min_bytes waits on its partitions' high watermarks, not on a poll, for at most max_wait. There are no fetch sessions: the session id in an answer
+// is always 0, so clients send whole requests. The last stable offset is the high watermark, as there are no transactions.
+
+// fetchPart is one partition of a fetch.
+type fetchPart struct {
+	req  *kmsg.FetchRequestTopicPartition
+	resp *kmsg.FetchResponseTopicPartition
+	part *catalog.Partition // nil after an error
+	from journal.LogicalOffset
+}
+
+func (b *Broker) fetch(ctx context.Context, c *Client, req kmsg.Request) kmsg.Response {
+	resp, release := b.fetchBounded(ctx, c, req.(*kmsg.FetchRequest))
+	release()
+	return resp
+}
+
+// fetchBounded answers a fetch within the memory that all fetches share; release gives the memory back once the answer was sent.
+func (b *Broker) fetchBounded(ctx context.Context, _ *Client, req *kmsg.FetchRequest) (*kmsg.FetchResponse, func()) {
+	nothing := func() {}
+	resp := req.ResponseKind().(*kmsg.FetchResponse)
+	if req.SessionID != 0 {
+		resp.ErrorCode = kerr.FetchSessionIDNotFound.Code
+		return resp, nothing
+	}
+	parts := b.fetchParts(req, resp)
+	b.fetchWait(ctx, req, parts)
+	limit := min(int(max(req.MaxBytes, 0)), b.cfg.FetchMaxBytes)
+	// A batch may be larger than the limit and is sent whole, so that is what one answer may take.
+	need := int64(min(limit, b.fetchSize(parts, limit)))
+	need = min(need+int64(b.cfg.MaxMessageBytes), b.cfg.FetchMemoryBytes)
+	if err := b.fetchMemory.Acquire(ctx, need); err != nil {
+		return resp, nothing
+	}
+	b.fetchRead(req, parts, limit)
+	var once sync.Once
+	return resp, func() { once.Do(func() { b.fetchMemory.Release(need) }) }
+}
+
+// fetchParts resolves and checks every partition, and lays the response's skeleton out in the request's order.
+func (b *Broker) fetchParts(req *kmsg.FetchRequest, resp *kmsg.FetchResponse) []fetchPart {
+	view := b.p.View()
+	n := 0
+	for i := range req.Topics {
+		n += len(req.Topics[i].Partitions)
+	}
+	parts := make([]fetchPart, 0, n)
+	resp.Topics = make([]kmsg.FetchResponseTopic, len(req.Topics))
+	for i := range req.Topics {
+		rt, t := &req.Topics[i], &resp.Topics[i]
+		*t = kmsg.NewFetchResponseTopic()
+		t.Topic, t.TopicID = rt.Topic, rt.TopicID
+		t.Partitions = make([]kmsg.FetchResponseTopicPartition, len(rt.Partitions))
+		topic, unknown := view.Topics[rt.Topic], kerr.UnknownTopicOrPartition.Code
+		if req.Version >= 13 {
+			topic, unknown = view.ByID[rt.TopicID], kerr.UnknownTopicID.Code
+		}
+		for k := range rt.Partitions {
+			fp := fetchPart{req: &rt.Partitions[k], resp: &t.Partitions[k]}
+			*fp.resp = kmsg.NewFetchResponseTopicPartition()
+			fp.resp.Partition = fp.req.Partition
+			fp.resp.HighWatermark, fp.resp.LastStableOffset, fp.resp.LogStartOffset = -1, -1, -1
+			fp.resp.RecordBatches = []byte{}
+			fp.from = journal.LogicalOffset(fp.req.FetchOffset)
+			switch {
+			case topic == nil:
+				fp.resp.ErrorCode = unknown
+			case fp.req.Partition < 0 || int(fp.req.Partition) >= len(topic.Partitions):
+				fp.resp.ErrorCode = kerr.UnknownTopicOrPartition.Code
+			default:
+				fp.part = topic.Partitions[fp.req.Partition]
+				b.fetchCheck(&fp)
+			}
+			parts = append(parts, fp)
+		}
+	}
+	return parts
+}
+
+// fetchCheck looks at the epoch and the offset that a client sent; after an error the partition is not read.
+func (b *Broker) fetchCheck(fp *fetchPart) {
+	b.fetchBounds(fp)
+	if code := b.checkEpoch(fp.req.CurrentLeaderEpoch); code != 0 {
+		fp.resp.ErrorCode, fp.part = code, nil
+		return
+	}
+	// A client that fetched in an epoch that ended before its position has read what was cut since: it is told where the epoch ended.
+	if last := fp.req.LastFetchedEpoch; last >= 0 {
+		epoch, end := fp.part.EpochEnd(last, b.p.LeaderEpoch())
+		if epoch >= 0 && (epoch < last || end < fp.from) {
+			fp.resp.DivergingEpoch.Epoch, fp.resp.DivergingEpoch.EndOffset = epoch, int64(end)
+			fp.part = nil
+			return
+		}
+	}
+	if fp.from < fp.part.LogStart() || fp.from > fp.part.HighWatermark() {
+		fp.resp.ErrorCode, fp.part = kerr.OffsetOutOfRange.Code, nil
+	}
+}
+
+func (b *Broker) fetchBounds(fp *fetchPart) {
+	fp.resp.HighWatermark = int64(fp.part.HighWatermark())
+	fp.resp.LastStableOffset = fp.resp.HighWatermark
+	fp.resp.LogStartOffset = int64(fp.part.LogStart())
+}
+
+// fetchSize is how many bytes the partitions have to give, counted no further than limit.
+func (b *Broker) fetchSize(parts []fetchPart, limit int) int {
+	n := 0
+	for i := range parts {
+		if fp := &parts[i]; fp.part != nil && n < limit {
+			n += b.p.Available(fp.part, fp.from, min(limit-n, int(max(fp.req.PartitionMaxBytes, 1))))
+		}
+	}
+	return n
+}
+
+// fetchWaiter is woken by any of a fetch's partitions.
+type fetchWaiter chan struct{}
+
+func (w fetchWaiter) Wake() {
+	select {
+	case w <- struct{}{}:
+	default:
+	}
+}
+
+// fetchWait returns when min_bytes can be had, when max_wait is over, or when something has to be said at once.
+func (b *Broker) fetchWait(ctx context.Context, req *kmsg.FetchRequest, parts []fetchPart) {
+	if req.MaxWaitMillis <= 0 || req.MinBytes <= 0 {
+		return
+	}
+	for i := range parts {
+		if parts[i].part == nil { // an error, or a diverging epoch
+			return
+		}
+	}
+	want := int(min(req.MinBytes, max(req.MaxBytes, 1)))
+	var timer *time.Timer
+	for {
+		// The high watermarks are read before the size: what comes in between wakes at once.
+		seen := make([]journal.LogicalOffset, len(parts))
+		for i := range parts {
+			seen[i] = parts[i].part.HighWatermark()
+		}
+		if b.fetchSize(parts, want) >= want {
+			return
+		}
+		if timer == nil {
+			timer = time.NewTimer(millis(req.MaxWaitMillis))
+			defer timer.Stop()
+		}
+		w := make(fetchWaiter, 1)
+		waiting := 0
+		for i := range parts {
+			if !b.p.Wait(parts[i].part, w, seen[i]) {
+				w.Wake()
+				break
+			}
+			waiting++
+		}
+		over := false
+		select {
+		case <-w:
+		case <-timer.C:
+			over = true
+		case <-ctx.Done():
+			over = true
+		}
+		for i := range waiting {
+			b.p.Unwait(parts[i].part, w)
+		}
+		for i := range parts {
+			over = over || parts[i].part.Deleted()
+		}
+		if over {
+			return
+		}
+	}
+}
+
+// fetchRead fills the partitions, beginning with another one each time. The first that has something gives one whole batch even if that is over the limits.
+func (b *Broker) fetchRead(req *kmsg.FetchRequest, parts []fetchPart, limit int) {
+	if len(parts) == 0 {
+		return
+	}
+	first := int(b.rotate.Add(1)) % len(parts)
+	used := 0
+	for i := range parts {
+		fp := &parts[(first+i)%len(parts)]
+		if fp.part == nil {
+			continue
+		}
+		if fp.part.Deleted() {
+			fp.resp.ErrorCode = kerr.UnknownTopicOrPartition.Code
+			continue
+		}
+		b.fetchBounds(fp)
+		room := min(limit-used, int(max(fp.req.PartitionMaxBytes, 0)))
+		if room <= 0 && used > 0 {
+			continue
+		}
+		data, err := b.p.Read(fp.part, fp.from, room, used == 0, make([]byte, 0, b.p.Available(fp.part, fp.from, max(room, 1))+journal.RecordHeaderBytes))
+		if err != nil {
+			fp.resp.ErrorCode = Code(err)
+			continue
+		}
+		if req.Version < 10 && holdsZstd(data) {
+			fp.resp.ErrorCode = kerr.UnsupportedCompressionType.Code
+			continue
+		}
+		fp.resp.RecordBatches = data
+		used += len(data)
+	}
+}
+
+// holdsZstd says whether one of the batches is compressed in a way that old clients do not know.
+func holdsZstd(b []byte) bool {
+	for len(b) >= batch.HeaderBytes {
+		i := batch.Head(b)
+		if i.Codec() == batch.CodecZstd {
+			return true
+		}
+		b = b[min(len(b), batch.Bytes(b)):]
+	}
+	return false
+}
+
+var errNoRecord = errors.New("no record of that time in the batch")
+
+// recordAt finds the first record of a batch with a time of ms or later.
+func recordAt(b []byte, ms int64) (offset, timestamp int64, err error) {
+	i, err := batch.Parse(b)
+	if err != nil {
+		return 0, 0, err
+	}
+	err = batch.EachTimestamp(b, &i, func(delta int32, t int64) bool {
+		if t >= ms {
+			offset, timestamp = i.Base+int64(delta), t
+			return false
+		}
+		return true
+	})
+	if err == nil && timestamp < ms {
+		err = fmt.Errorf("%w: %d", errNoRecord, ms)
+	}
+	return offset, timestamp, err
+}

@@ -1,0 +1,30 @@
+package server
+
+import (
+	"github.com/rs/zerolog"
+
+	"tidemark/pipeline"
+)
+
+// LogEvents turns the pipeline's typed events into log lines. The stages know no logger.
+func LogEvents(log zerolog.Logger) func(pipeline.Event) {
+	mismatches := log.Sample(&zerolog.BurstSampler{Burst: 5, Period: 1e9})
+	return func(e pipeline.Event) {
+		switch e := e.(type) {
+		case pipeline.SegmentReady:
+			log.Debug().Int64("end_offset", int64(e.End)).Msg("segment ready")
+		case pipeline.SegmentsDropped:
+			log.Info().Int64("first_offset", int64(e.First)).Msg("retention dropped segments")
+		case pipeline.UpkeepFailed:
+			log.Error().Err(e.Err).Bool("refusing_appends", e.Refusing).Msg("journal upkeep failed; it is tried again")
+		case pipeline.UpkeepResumed:
+			log.Info().Msg("journal upkeep works again")
+		case pipeline.ReadMismatch:
+			mismatches.Error().Err(e.Err).Int64("segment", int64(e.Err.Segment)).Int64("offset", int64(e.Err.Offset)).Msg("journal does not hold what its index says; run tidemark journal verify")
+		case pipeline.IndexRebuilt:
+			log.Warn().AnErr("cause", e.Cause).Int64("segment", int64(e.Segment)).Msg("index of a segment was made anew")
+		case pipeline.Failed:
+			log.Error().Err(e.Err).Msg("disk failed; nothing is acknowledged any more")
+		}
+	}
+}

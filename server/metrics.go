@@ -1,0 +1,19 @@
+package server
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics registers everything that the endpoint counts.
+func (s *Server) Metrics(reg prometheus.Registerer) {
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tidemark_server_open_connections", Help: "Open client connections."},
+		func() float64 { return float64(s.Connections()) }))
+	count := func(name, help string, v *atomic.Int64) {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(v.Load()) }))
+	}
+	count("tidemark_server_accepted_connections_total", "Client connections accepted.", &s.counters.accepted)
+	count("tidemark_server_refused_connections_total", "Client connections refused because there were too many.", &s.counters.tooMany)
+	count("tidemark_server_misbehaved_connections_total", "Client connections closed for what they sent.", &s.counters.misbehaved)
+}

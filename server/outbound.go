@@ -1,0 +1,170 @@
+package server
+
+import "tidemark/server/kafka"
+
+// slot reserves the place of a response. IO goroutine.
+func (o *outbound) slot() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := o.next
+	o.next++
+	return n
+}
+
+// copyBelow is the size up to which a response is copied into the common buffer, so that many leave in one write.
+const copyBelow = 16 << 10
+
+// keptBuffer is the most that a connection keeps of its common buffer for use again.
+const keptBuffer = 64 << 10
+
+// complete takes a ready response, lays out all that can leave now, and returns true if a Wake is due. What it returns in drop was for a closed connection.
+func (o *outbound) complete(slot uint64, a answered) (wake bool) {
+	a.full = true
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		a.drop()
+		return false
+	}
+	if slot != o.head {
+		o.park(slot, a)
+		return false
+	}
+	o.lay(a)
+	o.head++
+	for len(o.ready) > 0 {
+		next := &o.ready[o.head%uint64(len(o.ready))]
+		if !next.full {
+			break
+		}
+		o.lay(*next)
+		*next = answered{}
+		o.head++
+	}
+	if o.awake {
+		return false
+	}
+	o.awake = true
+	return true
+}
+
+// park keeps a response that is not yet its turn.
+func (o *outbound) park(slot uint64, a answered) {
+	if need := slot - o.head + 1; uint64(len(o.ready)) < need {
+		grown := make([]answered, max(8, 2*need))
+		for i := range uint64(len(o.ready)) {
+			at := o.head + i
+			grown[at%uint64(len(grown))] = o.ready[at%uint64(len(o.ready))]
+		}
+		o.ready = grown
+	}
+	o.ready[slot%uint64(len(o.ready))] = a
+}
+
+// lay puts a response behind what is to be sent.
+func (o *outbound) lay(a answered) {
+	switch {
+	case a.produce != nil:
+		o.small = a.produce.AppendResponse(o.small)
+		a.produce.Recycle()
+	case len(a.piece.bytes) <= copyBelow:
+		o.small = append(o.small, a.piece.bytes...)
+		a.drop()
+	default:
+		a.piece.after = len(o.small)
+		o.pieces = append(o.pieces, a.piece)
+	}
+}
+
+// drop lets go of a response that is not sent, or that was copied.
+func (a *answered) drop() {
+	if a.produce != nil {
+		a.produce.Recycle()
+	}
+	if a.piece.release != nil {
+		a.piece.release()
+	}
+}
+
+// flush hands everything that can leave to the transport. It returns false when the connection is lost.
+func (s *Session) flush(io ioConn) bool {
+	o := &s.out
+	o.mu.Lock()
+	small, pieces := o.small, o.pieces
+	o.small, o.pieces = o.spare[:0], o.taken[:0]
+	o.awake = false
+	o.mu.Unlock()
+	if len(small) == 0 && len(pieces) == 0 {
+		o.spare, o.taken = small, pieces
+		return true
+	}
+	bufs, from := o.bufs[:0], 0
+	for _, p := range pieces {
+		if p.after > from {
+			bufs = append(bufs, small[from:p.after])
+		}
+		bufs = append(bufs, p.bytes)
+		from = p.after
+	}
+	if from < len(small) {
+		bufs = append(bufs, small[from:])
+	}
+	err := io.Send(bufs)
+	for i := range pieces {
+		if pieces[i].release != nil {
+			pieces[i].release()
+		}
+	}
+	clear(pieces)
+	clear(bufs)
+	o.bufs, o.taken = bufs[:0], pieces[:0]
+	if o.spare = small[:0]; cap(small) > keptBuffer {
+		o.spare = nil
+	}
+	if err != nil {
+		s.conn.Close()
+		return false
+	}
+	return true
+}
+
+// close drops what was not sent.
+func (o *outbound) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	for i := range o.ready {
+		o.ready[i].drop()
+	}
+	for _, p := range o.pieces {
+		if p.release != nil {
+			p.release()
+		}
+	}
+	o.ready, o.small, o.pieces = nil, nil, nil
+}
+
+// Complete takes an answered Produce from the respond stage.
+func (s *Session) Complete(c *kafka.Produce) (wake bool) {
+	n, acks := c.FrameBytes, c.Acks
+	if acks == 0 {
+		if c.Failed() {
+			s.fail(errOneWayFailed)
+		}
+		c.Recycle()
+	} else {
+		wake = s.out.complete(c.Slot, answered{produce: c})
+	}
+	s.give(n)
+	return wake
+}
+
+// Wake has the IO goroutine send what is ready.
+func (s *Session) Wake() { s.conn.Wake() }
+
+// unsent says whether a response waits for its Turn.
+func (o *outbound) unsent() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.small) > 0 || len(o.pieces) > 0
+}

@@ -1,0 +1,176 @@
+package server
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tidemark/pipeline"
+	"tidemark/server/kafka"
+)
+
+// Session is one connection's protocol state.
+//
+// The IO goroutine owns the inbound half; responses come from the respond stage and from request goroutines and meet under mu. A request gets a slot when it is read and its response leaves when all
+// slots before it have left. Flow of a request: Data → read → dispatch → (pipeline or goroutine) → Complete or completeBytes → Turn → Send.
+type Session struct {
+	// immutable
+	srv    *Server
+	conn   transportConn
+	client kafka.Client // ID is set by the IO goroutine with the first request; a later change makes a new one
+
+	// IO goroutine only
+	in     inbound
+	paused bool
+	who    *kafka.Client // newest client id
+	submit []*pipeline.Request
+
+	budget  atomic.Int64 // bytes of requests in flight: read and not yet answered
+	calls   atomic.Int32 // request goroutines
+	waiting atomic.Bool  // reading is paused until Turn
+
+	ctx    context.Context // ends with the connection
+	cancel context.CancelFunc
+
+	out outbound
+}
+
+func newSession(srv *Server, c transportConn) *Session {
+	s := &Session{srv: srv, conn: c}
+	s.client = kafka.Client{Principal: kafka.Anonymous, Address: c.RemoteAddr().String()}
+	s.who = &s.client
+	s.ctx, s.cancel = context.WithCancel(srv.ctx)
+	return s
+}
+
+// Turn is called on the IO goroutine after Wake: it sends what is ready, and goes on reading if that was stopped.
+func (s *Session) Turn(io ioConn, a *arena) {
+	if !s.flush(io) {
+		return
+	}
+	if !s.paused {
+		return
+	}
+	s.waiting.Store(true) // before the look: what ends the pause from now on wakes again
+	if s.mustPause(io) {
+		return
+	}
+	s.waiting.Store(false)
+	s.paused = false
+	s.in.resume(s, a)
+	s.endData(io)
+	if !s.paused {
+		io.Resume()
+	}
+}
+
+// Data is called on the IO goroutine with what was read. p is the transport's again when it returns.
+func (s *Session) Data(io ioConn, a *arena, p []byte) {
+	if s.paused { // a transport may read a little more than it was asked to
+		s.in.keep(p)
+		io.Pause()
+		return
+	}
+	s.in.feed(s, a, p)
+	s.endData(io)
+}
+
+// endData submits what was read in this turn, sends what was answered at once, and stops reading when a budget is used up.
+func (s *Session) endData(io ioConn) {
+	s.submitAll()
+	if !s.flush(io) {
+		return
+	}
+	if s.in.held() || s.mustPause(io) {
+		s.paused = true
+		io.Pause()
+		s.conn.Wake() // Turn looks again: what ends the pause may have come before paused was known
+	}
+}
+
+func (s *Session) submitAll() {
+	if len(s.submit) == 0 {
+		return
+	}
+	if err := s.srv.pipeline.Submit(s.submit); err != nil {
+		for _, r := range s.submit {
+			r.Err = err
+			r.Owner.Answer(r)
+		}
+	}
+	clear(s.submit)
+	s.submit = s.submit[:0]
+}
+
+// mustPause says whether the connection may not be read for now. When it may again, Wake is called.
+func (s *Session) mustPause(io ioConn) bool {
+	if io.Unsent() > s.srv.opts.ConnectionUnsentBytes { // the client does not read; no transport tells when it does
+		time.AfterFunc(unsentLook, s.conn.Wake)
+		return true
+	}
+	return s.overBudget() || s.srv.pipeline.Full(s.conn.Wake)
+}
+
+// unsentLook is how often a connection whose client does not read is looked at.
+const unsentLook = 20 * time.Millisecond
+
+func (s *Session) overBudget() bool {
+	return s.budget.Load() > s.srv.opts.ConnectionInFlightBytes || s.calls.Load() >= maxCalls
+}
+
+// maxCalls bounds the request goroutines of one connection. Clients have a handful of requests in flight.
+const maxCalls = 16
+
+// spend takes a request into the connection's budget, give gives it back and wakes a paused connection once half of the budget is free.
+func (s *Session) spend(n int) { s.budget.Add(int64(n)) }
+
+func (s *Session) give(n int) {
+	left := s.budget.Add(-int64(n))
+	if s.waiting.Load() && left <= s.srv.opts.ConnectionInFlightBytes/2 && s.calls.Load() < maxCalls && s.waiting.Swap(false) {
+		s.conn.Wake()
+	}
+}
+
+// Closed is called on the IO goroutine when the connection has ended. Requests in flight go on; their answers are dropped.
+func (s *Session) Closed() {
+	s.cancel()
+	s.in.drop()
+	s.out.close()
+	s.srv.closed(s)
+}
+
+// fail closes the connection for a reason that the client is to blame for.
+func (s *Session) fail(err error) {
+	s.srv.refused(s, err)
+	s.conn.Close()
+}
+
+// outbound is the half that leads to the client.
+type outbound struct {
+	mu     sync.Mutex
+	closed bool       // guarded by mu
+	next   uint64     // slot of the next request; IO goroutine writes, guarded by mu
+	head   uint64     // slot whose response leaves next; guarded by mu
+	ready  []answered // by slot modulo its length: responses that wait for those before them; guarded by mu
+	small  []byte     // laid out and not yet handed to the transport; guarded by mu
+	pieces []piece    // the same, larger ones, in order with small's cuts; guarded by mu
+	awake  bool       // Wake was asked for and Turn has not come; guarded by mu
+	spare  []byte     // IO goroutine only: the buffer that was sent last
+	bufs   [][]byte   // IO goroutine only
+	taken  []piece    // IO goroutine only
+}
+
+// answered is a response that is ready: a Produce to be laid out, or bytes.
+type answered struct {
+	produce *kafka.Produce
+	piece   piece
+	full    bool
+}
+
+// piece is a response that has its own memory. It is sent behind the first after bytes of small.
+type piece struct {
+	bytes   []byte
+	release func()
+	after   int
+}

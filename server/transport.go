@@ -1,0 +1,40 @@
+package server
+
+import "net"
+
+// transportConn is what a Session needs of its connection. Its methods may be called from any goroutine and do not block.
+type transportConn interface {
+	// Wake has the connection's IO goroutine call Session.Turn soon.
+	Wake()
+	// Close ends the connection; Session.Closed follows on the IO goroutine.
+	Close()
+	RemoteAddr() net.Addr
+}
+
+// ioConn is what Session.Turn may do, on the IO goroutine alone.
+type ioConn interface {
+	// Send writes bufs, in order. What the socket does not take is kept by the transport, which says how much that is.
+	Send(bufs [][]byte) error
+	Unsent() int
+	// Pause stops reading, Resume goes on.
+	Pause()
+	Resume()
+}
+
+// transport is a listener with its connections.
+type transport interface {
+	// Addr is where it listens.
+	Addr() net.Addr
+	// StopAccepting closes the listener and leaves the connections.
+	StopAccepting()
+	// Close ends every connection and waits for the IO goroutines.
+	Close() error
+}
+
+// sessions makes and counts sessions for a transport.
+type sessions interface {
+	// Open returns nil when there are too many connections.
+	Open(c transportConn) *Session
+	// Failed is told when a transport ended by itself.
+	Failed(err error)
+}

@@ -1,0 +1,168 @@
+package server
+
+import (
+	"errors"
+	"net"
+	"sync"
+)
+
+// netTransport is plain net: two goroutines a connection, one that reads and one that sends. The lock of a connection stands for its IO goroutine.
+type netTransport struct {
+	l    net.Listener
+	wg   sync.WaitGroup
+	mu   sync.Mutex
+	open map[*netConn]struct{} // guarded by mu
+	done bool                  // guarded by mu
+}
+
+func listenNet(addr string, srv sessions) (transport, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	t := &netTransport{l: l, open: make(map[*netConn]struct{})}
+	t.wg.Go(func() { t.accept(srv) })
+	return t, nil
+}
+
+func (t *netTransport) accept(srv sessions) {
+	for {
+		nc, err := t.l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			srv.Failed(err)
+			return
+		}
+		c := &netConn{Conn: nc, wake: make(chan struct{}, 1), gone: make(chan struct{})}
+		c.unpaused = sync.NewCond(&c.mu)
+		t.mu.Lock()
+		refuse := t.done
+		if !refuse {
+			t.open[c] = struct{}{}
+		}
+		t.mu.Unlock()
+		if refuse {
+			nc.Close()
+			continue
+		}
+		if c.s = srv.Open(c); c.s == nil {
+			t.forget(c)
+			nc.Close()
+			continue
+		}
+		t.wg.Go(func() {
+			c.read()
+			t.forget(c)
+		})
+		t.wg.Go(c.send)
+	}
+}
+
+func (t *netTransport) forget(c *netConn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.open, c)
+}
+
+func (t *netTransport) Addr() net.Addr { return t.l.Addr() }
+func (t *netTransport) StopAccepting() { t.l.Close() }
+
+func (t *netTransport) Close() error {
+	t.l.Close()
+	t.mu.Lock()
+	t.done = true
+	for c := range t.open {
+		c.Close()
+	}
+	t.mu.Unlock()
+	t.wg.Wait()
+	return nil
+}
+
+type netConn struct {
+	net.Conn
+	s    *Session
+	wake chan struct{}
+	gone chan struct{} // closed when reading has ended
+
+	mu       sync.Mutex // held by whoever is the IO goroutine
+	a        arena
+	paused   bool
+	closed   bool
+	unpaused *sync.Cond
+}
+
+func (c *netConn) Wake() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *netConn) Close() {
+	c.Conn.Close()
+	// A paused reader is not in Read, so it has to be told. Another goroutine, since the caller may be the IO goroutine.
+	go func() {
+		c.mu.Lock()
+		c.closed = true
+		c.unpaused.Broadcast()
+		c.mu.Unlock()
+	}()
+}
+
+func (c *netConn) RemoteAddr() net.Addr { return c.Conn.RemoteAddr() }
+
+func (c *netConn) Send(bufs [][]byte) error {
+	v := net.Buffers(bufs)
+	_, err := v.WriteTo(c.Conn)
+	return err
+}
+
+func (c *netConn) Unsent() int { return 0 }
+func (c *netConn) Pause()      { c.paused = true }
+
+func (c *netConn) Resume() {
+	c.paused = false
+	c.unpaused.Broadcast()
+}
+
+func (c *netConn) read() {
+	buf := make([]byte, chunkBytes)
+	for {
+		n, err := c.Conn.Read(buf)
+		c.mu.Lock()
+		if n > 0 {
+			c.s.Data(c, &c.a, buf[:n])
+			c.a.drop() // an idle connection holds no chunk
+		}
+		for err == nil && c.paused && !c.closed {
+			c.unpaused.Wait()
+		}
+		if err != nil || c.closed {
+			c.closed = true
+			c.s.Closed()
+			c.mu.Unlock()
+			close(c.gone)
+			c.Conn.Close()
+			return
+		}
+		c.mu.Unlock()
+	}
+}
+
+func (c *netConn) send() {
+	for {
+		select {
+		case <-c.wake:
+			c.mu.Lock()
+			if !c.closed {
+				c.s.Turn(c, &c.a)
+			}
+			c.mu.Unlock()
+		case <-c.gone:
+			return
+		}
+	}
+}
