@@ -41,6 +41,12 @@ type gnetLoop struct {
 }
 
 func listenGnet(addr string, loops int, srv sessions) (transport, error) {
+	// gnet's error for an address in use names another cause; a listener of our own, closed at once, says what is wrong.
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	l.Close()
 	t := &gnetTransport{srv: srv, booted: make(chan struct{}), ended: make(chan error, 1), loops: make(map[gnet.EventLoop]*gnetLoop)}
 	go func() {
 		err := gnet.Run(t, "tcp://"+addr,

@@ -322,10 +322,11 @@ func (c *Conn) within(ctx context.Context, setDeadline func(time.Time) error, op
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	deadline, _ := ctx.Deadline() // the zero time clears an earlier one
+	deadline, _ := ctx.Deadline()
 	if err := setDeadline(deadline); err != nil {
 		return err
 	}
+	defer setDeadline(time.Time{}) // or it would hit whoever uses the connection next
 	if ctx.Done() == nil {
 		return op()
 	}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # End-to-end test: a real server on a real disk, real Kafka clients against it. See README.md beside this file.
 #
-#   bash scripts/e2e/run.sh [--quick] [--keep] [--only REGEXP]
+#   bash scripts/e2e/run.sh [--quick] [--keep] [--only REGEXP] [--set KEY=VALUE]...
 #
 # This file is the driver: it gets the tools, builds, starts the server, runs the cases and counts. What a case does is in cases.sh.
 set -euo pipefail
@@ -13,15 +13,16 @@ case_timeout=300
 start_timeout=60
 stop_timeout=60
 
-quick=false keep=false only=''
+quick=false keep=false only='' settings=()
 passed=0 failed=0 server_pid='' case_pid='' work=''
 
 usage() {
   cat <<'TXT'
-usage: run.sh [--quick] [--keep] [--only REGEXP]
+usage: run.sh [--quick] [--keep] [--only REGEXP] [--set KEY=VALUE]...
   --quick        50,000 lines and fewer combinations, for CI
   --keep         leave the work directory (data, logs) behind and say where it is
   --only REGEXP  run only the cases whose name matches
+  --set K=V      give the server a setting, as its --set does: server.transport=net
 TXT
 }
 
@@ -34,6 +35,7 @@ parse_arguments() {
       --quick) quick=true ;;
       --keep) keep=true ;;
       --only) only=${2:?--only needs a regular expression}; shift ;;
+      --set) settings+=(--set "${2:?--set needs KEY=VALUE}"); shift ;;
       -h | --help) usage; exit 0 ;;
       *) usage >&2; die "unknown argument: $1" ;;
     esac
@@ -101,7 +103,8 @@ make_input() {
 
 start_server() {
   local log=$work/server.log deadline=$((SECONDS + start_timeout)) line=''
-  "$E2E_TIDEMARK" serve --data-dir "$work/data" --listen 127.0.0.1:0 2>"$log" >"$work/server.out" &
+  "$E2E_TIDEMARK" serve --data-dir "$work/data" --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 "${settings[@]}" \
+    2>"$log" >"$work/server.out" &
   server_pid=$!
   until line=$(grep -m1 '"message":"listening"' "$log"); do
     server_runs || { tail -n 20 "$log" >&2; die "the server ended at its start"; }
@@ -242,6 +245,7 @@ cases_stopped() {
   fi
   export E2E_DATA=$work/data
   local codec
+  try journal-verify journal_is_sound
   for codec in none gzip snappy lz4 zstd; do
     try "journal-dump-$codec" journal_has_codec "$codec"
   done

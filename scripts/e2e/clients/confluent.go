@@ -17,7 +17,11 @@ type confluent struct{}
 const confluentWait = 30 * time.Second
 
 func (confluent) produce(ctx context.Context, o options, lines iter.Seq[[]byte]) error {
-	config := kafka.ConfigMap{"bootstrap.servers": o.bootstrap, "enable.idempotence": o.idempotent}
+	config := kafka.ConfigMap{
+		"bootstrap.servers":             o.bootstrap,
+		"enable.idempotence":            o.idempotent,
+		"sticky.partitioning.linger.ms": 0, // all partitions take turns, however short the run
+	}
 	if o.codec != "default" {
 		config["compression.type"] = o.codec
 	}
