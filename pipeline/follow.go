@@ -56,6 +56,7 @@ func (f *follower) step() (more bool, err error) {
 	p.catalog.Advance(f.at)
 	p.indexed.Advance(f.at)
 	p.applied.Advance(f.at)
+	p.catchUp.wake()
 	if commands {
 		p.respond.wake.set()
 	}

@@ -124,6 +124,7 @@ type Pipeline struct {
 	commands commands
 	stats    stats
 	readers  atomic.Int32 // partitions that fetches wait on
+	catchUp  catchUp
 
 	failed    atomic.Bool   // the disk failed
 	dead      chan struct{} // closed with failed
@@ -277,6 +278,7 @@ func (p *Pipeline) wire() {
 	p.respond = responder{p: p, wake: newSignal()}
 	p.follow = follower{p: p, wake: newSignal(), at: r.End}
 	p.marker = marker{p: p, wake: newSignal()}
+	p.catchUp.moved = sync.NewCond(&p.catchUp.mu)
 	p.upkeep = upkeep{p: p, wake: newSignal(), snapshotAt: p.catalog.Offset()}
 	p.replicator = &single{term: r.Term + 1, index: r.Index}
 	p.index = index.New(p.opts.FS, p.journal.Dir(), p.journal.SegmentBytes())
@@ -387,6 +389,7 @@ func (p *Pipeline) fatal(err error) {
 		close(p.dead)
 		p.admit.close(ErrFailed)
 		p.respond.wake.set()
+		p.catchUp.wake()
 		p.event(Failed{Err: err})
 		p.opts.OnFatal(err)
 	})

@@ -155,6 +155,7 @@ func produce(level qos.Level, part *catalog.Partition, b []byte) *Request {
 // bodies reads a whole partition back.
 func bodies(t testing.TB, p *Pipeline, part *catalog.Partition) []string {
 	t.Helper()
+	p.CatchUp()
 	var out []string
 	for from := part.LogStart(); from < part.HighWatermark(); {
 		b, err := p.Read(part, from, 0, true, nil)
@@ -392,12 +393,12 @@ func TestLife(t *testing.T) {
 						}
 					}
 					if i < len(want) {
-						t.Fatalf("round %d: partition %d lost %q and what follows: it holds %d, %d were acknowledged", round, part.Index, want[i], len(got), len(want))
+						t.Fatalf("round %d: partition %d lost %.8q and what follows: it holds %d, %d were acknowledged", round, part.Index, want[i], len(got), len(want))
 					}
 					seen := map[string]bool{}
 					for _, g := range got {
 						if seen[g] {
-							t.Fatalf("round %d: %q is there twice", round, g)
+							t.Fatalf("round %d: %.8q is there twice", round, g)
 						}
 						seen[g] = true
 					}
@@ -430,17 +431,15 @@ func TestLife(t *testing.T) {
 				for _, s := range out[:len(out)-rng.IntN(len(out)/2)] {
 					w.wait(t, s.r)
 				}
-				// The plug is pulled: what is on disk now is what the next round finds.
-				crashed := mem.Crash(rng)
+				// What was answered by now counts; then the plug is pulled: what is on disk at that moment is what the next round finds.
 				w.mu.Lock()
 				for _, s := range out {
 					if w.answered[s.r] > 0 && s.r.Level != qos.Receive && s.r.Err == nil && s.r.Records[0].Err == nil {
-						// answered at the latest now, maybe after the crash was taken: only those whose end was flushed by then count
 						acked[s.part] = append(acked[s.part], s.body)
 					}
 				}
 				w.mu.Unlock()
-				_ = crashed
+				crashed := mem.Crash(rng)
 				if err := p.Close(); err != nil {
 					t.Fatal(err)
 				}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"tidemark/catalog"
 	"tidemark/internal/batch"
@@ -154,6 +156,38 @@ func (p *Pipeline) BatchOfMaxTime(part *catalog.Partition) ([]byte, error) {
 		return nil, nil
 	}
 	return p.BatchAtTime(part, ms)
+}
+
+// catchUp is where readers wait for the index stage.
+type catchUp struct {
+	waiting atomic.Int32
+	mu      sync.Mutex
+	moved   *sync.Cond // on mu
+}
+
+// CatchUp waits until readers see everything that is committed now: so a client whose request was acknowledged as flushed or more finds it in its next read, as with Kafka.
+func (p *Pipeline) CatchUp() {
+	target := p.committed.Load()
+	if p.indexed.Load() >= target {
+		return
+	}
+	c := &p.catchUp
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting.Add(1) // raised before indexed is looked at again: the follow goroutine moves indexed and then looks here
+	defer c.waiting.Add(-1)
+	for p.indexed.Load() < target && !p.failed.Load() {
+		c.moved.Wait()
+	}
+}
+
+// wake has those who catch up look again.
+func (c *catchUp) wake() {
+	if c.waiting.Load() > 0 {
+		c.mu.Lock()
+		c.moved.Broadcast()
+		c.mu.Unlock()
+	}
 }
 
 // Wait registers w for the next move of part's high watermark past seen, and lets the flush stage know that somebody waits. False: it has moved already. Each successful Wait is followed by one Unwait.

@@ -14,6 +14,7 @@ import (
 func (b *Broker) deleteRecords(ctx context.Context, _ *Client, kreq kmsg.Request) kmsg.Response {
 	req := kreq.(*kmsg.DeleteRecordsRequest)
 	resp := req.ResponseKind().(*kmsg.DeleteRecordsResponse)
+	b.p.CatchUp()
 	view := b.p.View()
 	for _, rt := range req.Topics {
 		t := kmsg.NewDeleteRecordsResponseTopic()

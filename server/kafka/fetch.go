@@ -42,6 +42,7 @@ func (b *Broker) fetchBounded(ctx context.Context, _ *Client, req *kmsg.FetchReq
 		resp.ErrorCode = kerr.FetchSessionIDNotFound.Code
 		return resp, nothing
 	}
+	b.p.CatchUp()
 	parts := b.fetchParts(req, resp)
 	b.fetchWait(ctx, req, parts)
 	limit := min(int(max(req.MaxBytes, 0)), b.cfg.FetchMaxBytes)

@@ -32,6 +32,7 @@ const (
 func (b *Broker) listOffsets(_ context.Context, _ *Client, kreq kmsg.Request) kmsg.Response {
 	req := kreq.(*kmsg.ListOffsetsRequest)
 	resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
+	b.p.CatchUp()
 	view := b.p.View()
 	for _, rt := range req.Topics {
 		t := kmsg.NewListOffsetsResponseTopic()
