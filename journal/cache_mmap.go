@@ -17,4 +17,4 @@ func allocateRing(n int) ([]byte, error) {
 	return mem, nil
 }
 
-func freeRing(mem []byte) { unix.Munmap(mem) }
+func freeRing(mem []byte) error { return unix.Munmap(mem) }

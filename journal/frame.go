@@ -15,7 +15,7 @@ const (
 
 const (
 	frameMagic   uint32 = 0x314d4454 // "TDM1", little-endian
-	frameVersion        = 1
+	frameVersion byte   = 1
 )
 
 // FrameType says what a frame carries.

@@ -212,7 +212,7 @@ func (j *Journal) Close() error {
 		err = errors.Join(err, j.mark.close())
 	}
 	if j.cache != nil {
-		freeRing(j.cache.mem)
+		err = errors.Join(err, freeRing(j.cache.mem))
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -42,7 +43,7 @@ func (s *stats) answered(r *Request) {
 	switch {
 	case r.Err == nil:
 		s.answers[r.Level].Add(1)
-	case r.Err == ErrTimedOut || r.Err == ErrExpired:
+	case errors.Is(r.Err, ErrTimedOut) || errors.Is(r.Err, ErrExpired):
 		s.timeouts[r.Level].Add(1)
 	default:
 		s.refusals[r.Level].Add(1)

@@ -46,7 +46,7 @@ func StartAdmin(listen string, reg *prometheus.Registry) (*Admin, error) {
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	a.http = http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	go a.http.Serve(l)
+	go func() { _ = a.http.Serve(l) }() // ends with Close
 	return a, nil
 }
 

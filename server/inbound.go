@@ -30,7 +30,7 @@ var (
 
 // feed takes bytes in. When the session has to pause it keeps the rest.
 func (in *inbound) feed(s *Session, a *arena, p []byte) {
-	for len(p) > 0 && !s.srv.draining.Load() {
+	for len(p) > 0 && !s.dead.Load() && !s.srv.draining.Load() {
 		if s.overBudget() {
 			in.keep(p)
 			return

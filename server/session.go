@@ -29,6 +29,7 @@ type Session struct {
 	budget  atomic.Int64 // bytes of requests in flight: read and not yet answered
 	calls   atomic.Int32 // request goroutines
 	waiting atomic.Bool  // reading is paused until Turn
+	dead    atomic.Bool  // failed: closing takes a moment, and nothing that comes meanwhile is taken for a request
 
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
@@ -67,6 +68,9 @@ func (s *Session) Turn(io ioConn, a *arena) {
 
 // Data is called on the IO goroutine with what was read. p is the transport's again when it returns.
 func (s *Session) Data(io ioConn, a *arena, p []byte) {
+	if s.dead.Load() {
+		return
+	}
 	if s.paused { // a transport may read a little more than it was asked to
 		s.in.keep(p)
 		io.Pause()
@@ -142,6 +146,9 @@ func (s *Session) Closed() {
 
 // fail closes the connection for a reason that the client is to blame for.
 func (s *Session) fail(err error) {
+	if s.dead.Swap(true) {
+		return
+	}
 	s.srv.refused(s, err)
 	s.conn.Close()
 }

@@ -13,7 +13,7 @@ import (
 
 // A pause changes the events that the loop's epoll set wants of the connection to none, or to writability when there is something left to send. gnet itself sets them again when its outbound buffer fills or
 // empties; Session.Data pauses again then. This leans on gnet's default poller, which keeps the descriptor in an event's data; without a known epoll descriptor nothing is paused, and the
-// bounds behind it (admission, request.max) hold alone.
+// bounds behind it (admission, request.max) hold alone. It fails only for a connection that is gone.
 
 func (gc *gnetConn) Pause() { gc.events(0) }
 
@@ -26,7 +26,7 @@ func (gc *gnetConn) events(want uint32) {
 	if gc.c.OutboundBuffered() > 0 {
 		want |= netpoll.WriteEvents
 	}
-	unix.EpollCtl(gc.loop.epoll, unix.EPOLL_CTL_MOD, gc.fd, &unix.EpollEvent{Fd: int32(gc.fd), Events: want})
+	_ = unix.EpollCtl(gc.loop.epoll, unix.EPOLL_CTL_MOD, gc.fd, &unix.EpollEvent{Fd: int32(gc.fd), Events: want})
 }
 
 // findEpoll looks through this process's epoll descriptors for the one that watches fd; −1 when there is none.

@@ -234,7 +234,7 @@ func (o *offline) partitionNames(dataDir string) (map[uint32]string, error) {
 			}
 			cmd, err := catalog.DecodeCommand(r.Payload)
 			if err != nil {
-				return nil // the dump itself shows it
+				return err
 			}
 			if cat.Apply(cmd); cmd.CreateTopic != nil || cmd.CreatePartitions != nil {
 				note()

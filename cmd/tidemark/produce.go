@@ -118,7 +118,7 @@ func (c *ProduceCmd) Run(e *env) error {
 		}
 	})
 	err = p.run(e.ctx, chunks)
-	clear()
+	_ = clear()
 	c.summarize(e.stderr, p, time.Since(begin))
 	if p.stopping && err == nil {
 		return errInterrupted

@@ -152,7 +152,7 @@ func (p *producer) take(chunk lineChunk) {
 	case oversize > 0:
 	case errors.As(chunk.err, &long):
 		oversize, p.linesRead = long.line, long.line
-	case chunk.err != nil && chunk.err != io.EOF:
+	case chunk.err != nil && !errors.Is(chunk.err, io.EOF):
 		p.fatal(fmt.Errorf("reading line %d: %w", p.linesRead+1, chunk.err))
 		return
 	default:

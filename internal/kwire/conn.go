@@ -326,13 +326,13 @@ func (c *Conn) within(ctx context.Context, setDeadline func(time.Time) error, op
 	if err := setDeadline(deadline); err != nil {
 		return err
 	}
-	defer setDeadline(time.Time{}) // or it would hit whoever uses the connection next
+	defer func() { _ = setDeadline(time.Time{}) }() // or it would hit whoever uses the connection next
 	if ctx.Done() == nil {
 		return op()
 	}
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		setDeadline(time.Unix(1, 0))
+		_ = setDeadline(time.Unix(1, 0))
 		close(interrupted)
 	})
 	err := op()

@@ -194,9 +194,10 @@ func (m *Mem) Remove(name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	at, n, errno := m.find(name)
-	if errno == syscall.EISDIR {
+	switch errno {
+	case syscall.EISDIR:
 		errno = m.removeDir(path.Clean(name))
-	} else if errno == 0 {
+	case 0:
 		m.change(nameChange{from: at, file: n})
 	}
 	if errno != 0 {

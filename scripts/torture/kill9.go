@@ -14,6 +14,7 @@ import (
 
 	"tidemark/internal/kwire"
 	"tidemark/qos"
+	"tidemark/scripts/node"
 )
 
 // kill9 kills the server with SIGKILL while clients write at PERSISTENCE and ALL, idempotent and not, starts it again on the same data, and reads everything back. A round in which no acknowledgement was
@@ -22,7 +23,7 @@ func kill9(args []string) (passed, failed int, err error) {
 	flags := flag.NewFlagSet("kill9", flag.ExitOnError)
 	rounds := flags.Int("rounds", 10, "rounds that count")
 	seed := flags.Uint64("seed", uint64(time.Now().UnixNano()), "of when it strikes and what is written")
-	flags.Parse(args)
+	_ = flags.Parse(args) // it ends the process itself
 	fmt.Printf("kill9: seed %d, %d rounds\n", *seed, *rounds)
 
 	dir, err := os.MkdirTemp(os.Getenv("TMPDIR"), "tidemark-kill9-")
@@ -30,7 +31,7 @@ func kill9(args []string) (passed, failed int, err error) {
 		return 0, 0, err
 	}
 	defer os.RemoveAll(dir)
-	binary, err := build(dir)
+	binary, err := node.Build(dir)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -46,22 +47,22 @@ func kill9(args []string) (passed, failed int, err error) {
 		}
 	}
 	small := []string{"journal.segment.bytes=16MiB", "journal.cache.bytes=16MiB"}
-	n, err := start(binary, data, small...)
+	n, err := node.Start(binary, data, small...)
 	if err != nil {
 		return 0, 0, err
 	}
-	if err := createTopic(n.addr, int32(len(clients))); err != nil {
-		n.kill()
+	if err := createTopic(n.Addr, int32(len(clients))); err != nil {
+		n.Kill()
 		return 0, 0, err
 	}
 	for tries := 0; passed < *rounds && tries < 3**rounds; tries++ {
 		inFlight, stop := 0, make(chan struct{})
-		err := all(clients, n.addr, stop, func() {
+		err := all(clients, n.Addr, stop, func() {
 			time.Sleep(time.Duration(20+rng.IntN(400)) * time.Millisecond) // when to strike: the test's own randomness, not a wait for something
 			for _, c := range clients {
 				inFlight += int(c.inFlight.Load())
 			}
-			n.kill()
+			n.Kill()
 			close(stop)
 		})
 		for _, c := range clients {
@@ -70,14 +71,14 @@ func kill9(args []string) (passed, failed int, err error) {
 		if err != nil {
 			return passed, failed, err
 		}
-		if n, err = start(binary, data, small...); err != nil {
+		if n, err = node.Start(binary, data, small...); err != nil {
 			return passed, failed, err
 		}
 		acked, found := 0, 0
 		for _, c := range clients {
-			got, err := c.check(n.addr)
+			got, err := c.check(n.Addr)
 			if err != nil {
-				n.kill()
+				n.Kill()
 				return passed, failed, err
 			}
 			acked, found = acked+len(c.acked), found+got
@@ -88,7 +89,7 @@ func kill9(args []string) (passed, failed int, err error) {
 		passed++
 		fmt.Printf("round %d: requests in flight %d, records acknowledged so far %d, found %d, lost 0, twice 0\n", passed, inFlight, acked, found)
 	}
-	if code := n.stop(); code != 0 {
+	if code := n.Stop(); code != 0 {
 		return passed, failed, fmt.Errorf("the server stopped with exit code %d", code)
 	}
 	if passed < *rounds {

@@ -1,4 +1,5 @@
-package main
+// Package node builds, starts and ends a real server process for the scripts.
+package node
 
 import (
 	"bufio"
@@ -7,19 +8,20 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
 
-// node is a real server process on a data directory.
-type node struct {
+// Node is a real server process on a data directory.
+type Node struct {
 	cmd  *exec.Cmd
-	addr string
+	Addr string        // where it listens
 	done chan struct{} // closed when it has ended
 }
 
-// build compiles the server into dir.
-func build(dir string) (string, error) {
+// Build compiles the server into dir.
+func Build(dir string) (string, error) {
 	binary := filepath.Join(dir, "tidemark")
 	cmd := exec.Command("go", "build", "-o", binary, "./cmd/tidemark")
 	cmd.Stderr = os.Stderr
@@ -29,13 +31,13 @@ func build(dir string) (string, error) {
 // startTimeout bounds the time from start to the line that names the address.
 const startTimeout = time.Minute
 
-// start runs the server and returns when it listens.
-func start(binary, dataDir string, settings ...string) (*node, error) {
+// Start runs the server and returns when it listens.
+func Start(binary, dataDir string, settings ...string) (*Node, error) {
 	args := []string{"serve", "--data-dir", dataDir, "--listen", "127.0.0.1:0", "--admin-listen", ""}
 	for _, s := range settings {
 		args = append(args, "--set", s)
 	}
-	n := &node{cmd: exec.Command(binary, args...), done: make(chan struct{})}
+	n := &Node{cmd: exec.Command(binary, args...), done: make(chan struct{})}
 	logs, err := n.cmd.StderrPipe()
 	if err != nil {
 		return nil, err
@@ -57,25 +59,40 @@ func start(binary, dataDir string, settings ...string) (*node, error) {
 		n.cmd.Wait()
 	}()
 	select {
-	case n.addr = <-listening:
+	case n.Addr = <-listening:
 		return n, nil
 	case <-n.done:
 		return nil, fmt.Errorf("the server ended at start: %s", last)
 	case <-time.After(startTimeout):
-		n.kill()
+		n.Kill()
 		return nil, fmt.Errorf("the server did not listen within %v", startTimeout)
 	}
 }
 
-// kill ends the process at once and waits for it.
-func (n *node) kill() {
+// Kill ends the process at once and waits for it.
+func (n *Node) Kill() {
 	n.cmd.Process.Kill()
 	<-n.done
 }
 
-// stop asks the process to end and returns its exit code.
-func (n *node) stop() int {
+// Stop asks the process to end and returns its exit code.
+func (n *Node) Stop() int {
 	n.cmd.Process.Signal(syscall.SIGTERM)
 	<-n.done
 	return n.cmd.ProcessState.ExitCode()
+}
+
+// CPU is the processor time that the process has used, from /proc.
+func (n *Node) CPU() (time.Duration, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	var user, system int64
+	if _, err := fmt.Sscan(fields[11]+" "+fields[12], &user, &system); err != nil {
+		return 0, err
+	}
+	const ticksPerSecond = 100 // USER_HZ, the same on every Linux
+	return time.Duration(user+system) * time.Second / ticksPerSecond, nil
 }

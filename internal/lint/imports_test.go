@@ -1,0 +1,131 @@
+// Package lint has the rules of the house that a compiler does not know, as tests.
+package lint
+
+import (
+	"bytes"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// mayImport is the import table: which of our packages each package may use. Data goes one way: server → pipeline → journal. qos is a leaf, and so is everything under internal.
+var mayImport = map[string][]string{
+	"internal/vfs":   {},
+	"internal/batch": {},
+	"internal/kwire": {},
+	"qos":            {},
+	"journal":        {"internal/vfs"},
+	"journal/index":  {"internal/vfs", "journal"},
+	"catalog":        {"internal/batch", "internal/vfs", "journal"},
+	"pipeline":       {"catalog", "internal/batch", "internal/vfs", "journal", "journal/index", "qos"},
+	"server/kafka":   {"catalog", "internal/batch", "journal", "pipeline", "qos"},
+	"server":         {"pipeline", "server/kafka"},
+	"cmd/tidemark": {"catalog", "internal/batch", "internal/kwire", "internal/vfs", "journal", "journal/index", "pipeline", "qos",
+		"server", "server/kafka"},
+	"scripts/node":    {},
+	"scripts/torture": {"internal/kwire", "qos", "scripts/node"},
+	"scripts/waiting": {"internal/kwire", "internal/vfs", "scripts/node"},
+	"scripts/floor":   {"scripts/node"},
+}
+
+// only names the packages of others that are kept to a few of ours: each stands for a rule in the design.
+var only = map[string][]string{
+	"github.com/rs/zerolog":                          {"server", "cmd/tidemark"},
+	"github.com/panjf2000/gnet/v2":                   {"server"},
+	"github.com/twmb/franz-go/pkg/kmsg":              {"server", "server/kafka", "cmd/tidemark", "internal/kwire", "scripts/torture", "scripts/waiting"},
+	"golang.org/x/sys/unix":                          {"internal/vfs", "journal", "server", "cmd/tidemark"},
+	"github.com/prometheus/client_golang/prometheus": {"pipeline", "server", "cmd/tidemark"},
+}
+
+// noClock are the packages that may not read a clock.
+var noClock = []string{"journal", "journal/index", "catalog", "qos", "internal/batch"}
+
+// eachFile parses every file of ours, tests left out.
+func eachFile(t *testing.T, fn func(pkg, file string, imports []string)) {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(root, path)
+		if d.IsDir() {
+			if strings.HasPrefix(d.Name(), ".") && rel != "." || rel == filepath.Join("scripts", "e2e") || d.Name() == "node_modules" {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		var imports []string
+		for _, i := range f.Imports {
+			name, _ := strconv.Unquote(i.Path.Value)
+			imports = append(imports, name)
+		}
+		fn(filepath.ToSlash(filepath.Dir(rel)), rel, imports)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestImportTable(t *testing.T) {
+	seen := map[string]bool{}
+	eachFile(t, func(pkg, file string, imports []string) {
+		seen[pkg] = true
+		allowed, known := mayImport[pkg]
+		if !known {
+			t.Errorf("%s: package %s is not in the import table", file, pkg)
+			return
+		}
+		for _, name := range imports {
+			if ours, ok := strings.CutPrefix(name, "tidemark/"); ok && !slices.Contains(allowed, ours) {
+				t.Errorf("%s imports %s, which the import table does not allow", file, ours)
+			}
+			if users, ok := only[name]; ok && !slices.Contains(users, pkg) {
+				t.Errorf("%s imports %s, which is kept to %v", file, name, users)
+			}
+			if name == "time" && slices.Contains(noClock, pkg) {
+				t.Errorf("%s imports time: package %s reads no clock", file, pkg)
+			}
+		}
+	})
+	for pkg := range mayImport {
+		if !seen[pkg] {
+			t.Errorf("the import table has package %s, which is not there", pkg)
+		}
+	}
+}
+
+// maxLines is how long a file may grow before it is two things.
+const maxLines = 600
+
+func TestFilesAreReadableInOneSitting(t *testing.T) {
+	eachFile(t, func(_, file string, _ []string) {
+		n := lines(t, filepath.Join("..", "..", file))
+		if n > maxLines {
+			t.Errorf("%s has %d lines, more than %d: split it by meaning", file, n, maxLines)
+		}
+	})
+}
+
+func lines(t *testing.T, file string) int {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Count(b, []byte{'\n'})
+}
