@@ -26,7 +26,8 @@ type Partition struct {
 	Seq  Sequences
 
 	// apply goroutine only: the partition as it is up to applied
-	appliedSeq Sequences
+	appliedSeq  Sequences
+	newestEpoch int32 // of epochs, so that a batch in it needs no lock; 0: none yet, terms begin at 1
 
 	mu      sync.Mutex
 	epochs  []EpochStart // ascending; guarded by mu
@@ -74,16 +75,23 @@ func (p *Partition) RaiseLogStart(to journal.LogicalOffset) {
 
 // Appended takes a committed and indexed batch into account. Apply goroutine only. It returns true if someone waits.
 func (p *Partition) Appended(base journal.LogicalOffset, count int32, leaderEpoch int32) bool {
+	if p.newestEpoch < leaderEpoch {
+		p.beginEpoch(leaderEpoch, base)
+	}
+	p.highWatermark.Store(int64(base) + int64(count))
+	return p.waiting.Load() > 0
+}
+
+func (p *Partition) beginEpoch(epoch int32, at journal.LogicalOffset) {
 	p.mu.Lock()
-	if n := len(p.epochs); n == 0 || p.epochs[n-1].Epoch < leaderEpoch {
+	defer p.mu.Unlock()
+	if n := len(p.epochs); n == 0 || p.epochs[n-1].Epoch < epoch {
 		if n == maxEpochs {
 			p.epochs = append(p.epochs[:0], p.epochs[1:]...)
 		}
-		p.epochs = append(p.epochs, EpochStart{Epoch: leaderEpoch, Start: base})
+		p.epochs = append(p.epochs, EpochStart{Epoch: epoch, Start: at})
 	}
-	p.mu.Unlock()
-	p.highWatermark.Store(int64(base) + int64(count))
-	return p.waiting.Load() > 0
+	p.newestEpoch = epoch
 }
 
 // EpochEnd is the end of the newest leader epoch that is at most epoch, and that epoch; −1, −1 when none is known.

@@ -14,6 +14,8 @@ func allocateRing(n int) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("journal cache: mmap of %d bytes: %w", n, err)
 	}
+	// Large pages make the pinning of a flush's pages, and every copy, cheaper; without them it works as well.
+	_ = unix.Madvise(mem, unix.MADV_HUGEPAGE)
 	return mem, nil
 }
 

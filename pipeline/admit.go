@@ -32,6 +32,7 @@ func (a *admission) push(reqs []*Request) error {
 	var n int64
 	for _, r := range reqs {
 		n += int64(r.Bytes)
+		r.body = r.bodyBytes()
 	}
 	a.mu.Lock()
 	err := a.closed
@@ -73,7 +74,7 @@ func (a *admission) peek(target, limit int) (body, n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, r := range a.queue[a.head:] {
-		b := r.bodyBytes()
+		b := r.body
 		if n > 0 && (body >= target || body+b > limit) {
 			break
 		}
@@ -88,7 +89,7 @@ func (a *admission) take(dst []*Request, body, n int) []*Request {
 	a.mu.Lock()
 	for len(dst) < n && a.head < len(a.queue) {
 		r := a.queue[a.head]
-		b := r.bodyBytes()
+		b := r.body
 		if len(dst) > 0 && b > body {
 			break
 		}

@@ -18,6 +18,7 @@ func (f *follower) apply(r journal.Record) error {
 	if cmd.DeleteTopic != nil && result.Err == nil {
 		for _, part := range result.Topic.Partitions {
 			f.p.index.Forget(part.ID)
+			delete(f.known, part.ID)
 		}
 	}
 	f.p.commands.done(r.At, result)
@@ -44,7 +45,7 @@ func (c *commands) done(at journal.Offset, result catalog.Result) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if rec := c.m[at]; rec != nil {
-		rec.Result = result
+		rec.Result = &result
 		delete(c.m, at)
 	}
 }

@@ -19,6 +19,7 @@ type follower struct {
 	// follow goroutine only
 	at       journal.Offset // end of the last frame that was walked
 	scratch  []byte
+	known    map[uint32]followed  // partitions that were met, so that a batch costs one look-up
 	touched  []*catalog.Partition // with fetches to wake
 	snapshot journal.Offset       // segment of the last snapshot
 }
@@ -125,7 +126,7 @@ func (f *follower) replay(frame journal.Frame, indexFrom, catalogFrom journal.Of
 			return err
 		}
 		if toIndex {
-			f.indexBatch(r, &i)
+			f.p.index.Add(r.Partition, indexEntry(r, &i))
 		}
 		if part := f.p.catalog.ByID(r.Partition); part != nil && toCatalog {
 			f.p.catalog.AppliedBatch(part, &i, r.Base, frame.End(), frame.TimestampMs)

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"tidemark/catalog"
 	"tidemark/internal/batch"
 	"tidemark/journal"
 	"tidemark/journal/index"
@@ -13,19 +14,26 @@ func (f *follower) index(r journal.Record, frameEnd journal.Offset, frameMs int6
 	if err != nil {
 		return err
 	}
-	part := f.p.catalog.ByID(r.Partition)
-	if part == nil {
-		return nil
+	to, ok := f.known[r.Partition]
+	if !ok {
+		to.part = f.p.catalog.ByID(r.Partition)
+		if to.part == nil {
+			return nil
+		}
+		to.index = f.p.index.Partition(r.Partition)
+		f.known[r.Partition] = to
 	}
-	f.indexBatch(r, &i)
-	if f.p.catalog.AppliedBatch(part, &i, r.Base, frameEnd, frameMs) {
-		f.touched = append(f.touched, part)
+	f.p.index.AddTo(to.index, indexEntry(r, &i))
+	if f.p.catalog.AppliedBatch(to.part, &i, r.Base, frameEnd, frameMs) {
+		f.touched = append(f.touched, to.part)
 	}
 	return nil
 }
 
-func (f *follower) indexBatch(r journal.Record, i *batch.Info) {
-	f.p.index.Add(r.Partition, indexEntry(r, i))
+// followed is where a partition's batches go.
+type followed struct {
+	part  *catalog.Partition
+	index *index.Partition
 }
 
 // indexEntry describes a batch for the index.

@@ -276,7 +276,7 @@ func (p *Pipeline) wire() {
 	p.admit = newAdmission(p.opts.AdmissionBytes, p.write.wake)
 	p.flush = flusher{p: p, wake: newSignal()}
 	p.respond = responder{p: p, wake: newSignal()}
-	p.follow = follower{p: p, wake: newSignal(), at: r.End}
+	p.follow = follower{p: p, wake: newSignal(), at: r.End, known: make(map[uint32]followed)}
 	p.marker = marker{p: p, wake: newSignal()}
 	p.catchUp.moved = sync.NewCond(&p.catchUp.mu)
 	p.upkeep = upkeep{p: p, wake: newSignal(), snapshotAt: p.catalog.Offset()}

@@ -24,7 +24,8 @@ type Request struct {
 	// set by the pipeline before Answer
 	Err error // the whole request came to nothing: ErrBusy, ErrTimedOut, ErrNoSpace, ErrTooLarge, ErrFailed or ErrClosed
 
-	end journal.Offset // of the frame that its answer waits for
+	end  journal.Offset // of the frame that its answer waits for
+	body int            // room that its records take in a frame; set by Submit
 }
 
 // Record is one record of a request, and what came of it.
@@ -38,7 +39,7 @@ type Record struct {
 	// set by the pipeline before Answer
 	Err    error                 // this record alone was refused, and nothing of it was written
 	Base   journal.LogicalOffset // of a batch: its own, or the original's when it is a retry
-	Result catalog.Result        // of a command
+	Result *catalog.Result       // of a command
 
 	at journal.Offset
 }

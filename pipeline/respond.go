@@ -30,6 +30,8 @@ type responder struct {
 	spare    []*Request
 	spare2   []*Request
 	dirty    []Waker
+	turn     turn          // answers of this turn, by level
+	answered int64         // requests answered in this turn
 	deadline time.Duration // no pending deadline is earlier; 0: none
 }
 
@@ -156,8 +158,8 @@ func (s *responder) answer(r *Request) {
 	if r.Err != nil {
 		s.p.commands.forget(r)
 	}
-	s.p.stats.answered(r)
-	s.pending.Add(-1)
+	s.p.stats.answered(&s.turn, r)
+	s.answered++
 	if w := r.Owner.Answer(r); w != nil {
 		s.dirty = append(s.dirty, w)
 	}
@@ -165,6 +167,9 @@ func (s *responder) answer(r *Request) {
 
 // endTurn wakes whoever asked for it.
 func (s *responder) endTurn() {
+	s.pending.Add(-s.answered)
+	s.answered = 0
+	s.p.stats.endTurn(&s.turn)
 	for i, o := range s.dirty {
 		o.Wake()
 		s.dirty[i] = nil

@@ -39,10 +39,22 @@ func (s *stats) flushed(bytes int, took time.Duration) {
 	s.flushNanos.Add(int64(took))
 }
 
-func (s *stats) answered(r *Request) {
+// turn counts answers by level within one turn of the respond stage, so that the shared counters are touched once.
+type turn [qos.All + 1]int64
+
+func (s *stats) endTurn(t *turn) {
+	for level, n := range t {
+		if n > 0 {
+			s.answers[level].Add(n)
+			t[level] = 0
+		}
+	}
+}
+
+func (s *stats) answered(t *turn, r *Request) {
 	switch {
 	case r.Err == nil:
-		s.answers[r.Level].Add(1)
+		t[r.Level]++
 	case errors.Is(r.Err, ErrTimedOut) || errors.Is(r.Err, ErrExpired):
 		s.timeouts[r.Level].Add(1)
 	default:

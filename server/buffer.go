@@ -31,8 +31,10 @@ func newChunk(n int) *chunk {
 }
 
 // Release lets go of the chunk.
-func (c *chunk) Release() {
-	switch n := c.holders.Add(-1); {
+func (c *chunk) Release() { c.let(1) }
+
+func (c *chunk) let(holders int32) {
+	switch n := c.holders.Add(-holders); {
 	case n > 0:
 	case n < 0:
 		panic("server: chunk released more often than it was held")
@@ -42,10 +44,16 @@ func (c *chunk) Release() {
 }
 
 // arena copies small frames into shared chunks. One IO goroutine owns it.
+//
+// The count of a chunk in hand is not touched for each request: it begins with lent, more than a chunk can ever have, and what was not lent out is taken off when the chunk is let go. So the two
+// goroutines that hold a chunk do not fight over its count.
 type arena struct {
 	current *chunk
 	used    int
+	copies  int32 // handed out of current
 }
+
+const lent = 1 << 30
 
 // copy returns frame's bytes in a chunk that the caller holds.
 func (a *arena) copy(frame []byte) ([]byte, *chunk) {
@@ -56,18 +64,19 @@ func (a *arena) copy(frame []byte) ([]byte, *chunk) {
 	if a.current == nil || a.used+len(frame) > chunkBytes {
 		a.drop()
 		a.current = newChunk(chunkBytes)
+		a.current.holders.Store(lent)
 	}
 	b := a.current.buf[a.used : a.used+len(frame) : a.used+len(frame)]
 	copy(b, frame)
 	a.used += len(frame)
-	a.current.holders.Add(1)
+	a.copies++
 	return b, a.current
 }
 
 // drop lets go of the chunk in hand.
 func (a *arena) drop() {
 	if a.current != nil {
-		a.current.Release()
+		a.current.let(lent - a.copies)
 	}
-	a.current, a.used = nil, 0
+	*a = arena{}
 }

@@ -55,7 +55,7 @@ func (in *inbound) step(s *Session, a *arena, p []byte) ([]byte, bool) {
 		in.part, in.whole = nil, 0
 		c := &chunk{buf: frame}
 		c.holders.Store(1)
-		return p, s.dispatch(frame, c)
+		return p, s.dispatch(a, frame, c)
 	}
 	if in.prefixN > 0 || len(p) < 4 {
 		n := copy(in.prefix[in.prefixN:], p)
@@ -71,8 +71,7 @@ func (in *inbound) step(s *Session, a *arena, p []byte) ([]byte, bool) {
 	if size <= 0 || size > s.srv.opts.RequestMaxBytes || len(p) < 4+size {
 		return p[4:], in.announce(s, p)
 	}
-	frame, c := a.copy(p[4 : 4+size])
-	return p[4+size:], s.dispatch(frame, c)
+	return p[4+size:], s.dispatch(a, p[4:4+size:4+size], nil)
 }
 
 // announce begins a frame that is not there as a whole.
@@ -111,73 +110,93 @@ func (in *inbound) resume(s *Session, a *arena) {
 
 func (in *inbound) drop() { in.part, in.backlog, in.whole = nil, nil, 0 }
 
-// dispatch takes one frame, whose chunk it holds. It returns false when the connection is to be closed.
-func (s *Session) dispatch(frame []byte, c *chunk) bool {
+// dispatch takes one frame. c holds its bytes; without it they are the transport's, and what is to outlive this call is copied. It returns false when the connection is to be closed.
+func (s *Session) dispatch(a *arena, frame []byte, c *chunk) bool {
 	h, err := kafka.ParseHeader(frame)
-	if err == nil && string(h.ClientID) != s.who.ID {
+	if err == nil && kmsg.Key(h.Key) == kmsg.Produce {
+		if ok, _ := kafka.Served(h.Key, h.Version); !ok {
+			err = errVersion
+		}
+	}
+	if err != nil {
+		s.fail(fmt.Errorf("%w (API key %d, version %d, frame of %d bytes)", err, h.Key, h.Version, len(frame)))
+		return false
+	}
+	if string(h.ClientID) != s.who.ID {
 		who := s.client
 		who.ID = string(h.ClientID)
 		s.who = &who
 	}
-	if err == nil && kmsg.Key(h.Key) == kmsg.Produce {
-		return s.produce(h, c, len(frame))
+	if kmsg.Key(h.Key) == kmsg.Produce {
+		return s.produce(a, h, frame, c)
 	}
-	if err != nil {
-		c.Release()
-		s.fail(fmt.Errorf("%w (API key %d, version %d, frame of %d bytes)", err, h.Key, h.Version, len(frame)))
-		return false
+	if c == nil {
+		var own []byte
+		own, c = a.copy(frame)
+		h.Body = own[len(own)-len(h.Body):]
 	}
 	s.call(h, c, len(frame))
 	return true
 }
 
 // produce decodes and queues a Produce request.
-func (s *Session) produce(h kafka.Header, c *chunk, n int) bool {
-	if ok, _ := kafka.Served(h.Key, h.Version); !ok {
-		c.Release()
-		s.fail(fmt.Errorf("%w (Produce version %d)", errVersion, h.Version))
+func (s *Session) produce(a *arena, h kafka.Header, frame []byte, c *chunk) bool {
+	p := s.takeProduce()
+	if err := s.srv.broker.DecodeProduce(h, p, s.now); err != nil {
+		p.Recycle()
+		s.fail(fmt.Errorf("%w (Produce version %d, frame of %d bytes)", err, h.Version, len(frame)))
 		return false
 	}
-	p, err := s.srv.broker.DecodeProduce(h)
-	if err != nil {
-		c.Release()
-		s.fail(fmt.Errorf("%w (Produce version %d, frame of %d bytes)", err, h.Version, n))
-		return false
-	}
-	p.Sink, p.Buffer, p.FrameBytes = s, c, n
-	s.spend(n)
+	p.Sink, p.FrameBytes = s, len(frame)
+	s.budget += int64(len(frame))
 	if p.Acks != 0 {
-		p.Slot = s.out.slot()
+		p.Slot = s.slot
+		s.slot++
 	}
 	if !p.Submits() {
 		p.Answer(&p.Request)
 		return true
 	}
-	p.Request.Bytes = n
+	if c == nil {
+		var own []byte
+		own, c = a.copy(h.Body)
+		p.MoveTo(own, c)
+	} else {
+		p.Buffer = c
+	}
+	p.Request.Bytes = len(frame)
 	s.submit = append(s.submit, &p.Request)
 	return true
+}
+
+func (s *Session) takeProduce() *kafka.Produce {
+	last := len(s.free) - 1
+	if last < 0 {
+		return kafka.NewProduce()
+	}
+	p := s.free[last]
+	s.free = s.free[:last]
+	return p
 }
 
 // call gives any other request a goroutine. What was read before it is submitted first, so that a client sees its own writes in order.
 func (s *Session) call(h kafka.Header, c *chunk, n int) {
 	s.submitAll()
-	slot := s.out.slot()
+	slot := s.slot
+	s.slot++
 	who := s.who
-	s.spend(n)
+	s.budget += int64(n)
 	s.calls.Add(1)
 	s.srv.calls.Go(func() {
 		resp, release, err := s.srv.broker.Handle(s.ctx, who, h)
 		c.Release()
-		defer func() {
-			s.calls.Add(-1)
-			s.give(n)
-		}()
+		s.calls.Add(-1)
 		if err != nil {
 			s.fail(fmt.Errorf("%w (API key %d, version %d)", err, h.Key, h.Version))
 			return
 		}
 		out := kafka.AppendResponse(nil, h.CorrelationID, resp)
-		if s.out.complete(slot, answered{piece: piece{bytes: out, release: release}}) {
+		if s.out.complete(slot, n, answered{piece: piece{bytes: out, release: release}}) {
 			s.conn.Wake()
 		}
 	})

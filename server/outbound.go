@@ -2,26 +2,18 @@ package server
 
 import "tidemark/server/kafka"
 
-// slot reserves the place of a response. IO goroutine.
-func (o *outbound) slot() uint64 {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	n := o.next
-	o.next++
-	return n
-}
-
 // copyBelow is the size up to which a response is copied into the common buffer, so that many leave in one write.
 const copyBelow = 16 << 10
 
 // keptBuffer is the most that a connection keeps of its common buffer for use again.
 const keptBuffer = 64 << 10
 
-// complete takes a ready response, lays out all that can leave now, and returns true if a Wake is due. What it returns in drop was for a closed connection.
-func (o *outbound) complete(slot uint64, a answered) (wake bool) {
+// complete takes a ready response to a request of n bytes, lays out all that can leave now, and returns true if a Wake is due.
+func (o *outbound) complete(slot uint64, n int, a answered) (wake bool) {
 	a.full = true
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.done += int64(n)
 	if o.closed {
 		a.drop()
 		return false
@@ -41,11 +33,37 @@ func (o *outbound) complete(slot uint64, a answered) (wake bool) {
 		*next = answered{}
 		o.head++
 	}
-	if o.awake {
+	return o.wakes()
+}
+
+// silent takes a request of n bytes that has no response.
+func (o *outbound) silent(n int, c *kafka.Produce) (wake bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.done += int64(n)
+	o.reuse(c)
+	return o.wakes()
+}
+
+// wakes is true for the first who asks since the last flush.
+func (o *outbound) wakes() bool {
+	if o.awake || o.closed {
 		return false
 	}
 	o.awake = true
 	return true
+}
+
+// keptProduces is how many answered requests a connection keeps for use again.
+const keptProduces = 64
+
+func (o *outbound) reuse(c *kafka.Produce) {
+	if len(o.free) < keptProduces && !o.closed {
+		c.Reset()
+		o.free = append(o.free, c)
+		return
+	}
+	c.Recycle()
 }
 
 // park keeps a response that is not yet its turn.
@@ -66,7 +84,7 @@ func (o *outbound) lay(a answered) {
 	switch {
 	case a.produce != nil:
 		o.small = a.produce.AppendResponse(o.small)
-		a.produce.Recycle()
+		o.reuse(a.produce)
 	case len(a.piece.bytes) <= copyBelow:
 		o.small = append(o.small, a.piece.bytes...)
 		a.drop()
@@ -93,6 +111,11 @@ func (s *Session) flush(io ioConn) bool {
 	small, pieces := o.small, o.pieces
 	o.small, o.pieces = o.spare[:0], o.taken[:0]
 	o.awake = false
+	s.budget -= o.done
+	o.done = 0
+	if len(s.free) == 0 {
+		s.free, o.free = o.free, s.free
+	}
 	o.mu.Unlock()
 	if len(small) == 0 && len(pieces) == 0 {
 		o.spare, o.taken = small, pieces
@@ -141,22 +164,18 @@ func (o *outbound) close() {
 			p.release()
 		}
 	}
-	o.ready, o.small, o.pieces = nil, nil, nil
+	o.ready, o.small, o.pieces, o.free = nil, nil, nil, nil
 }
 
 // Complete takes an answered Produce from the respond stage.
 func (s *Session) Complete(c *kafka.Produce) (wake bool) {
-	n, acks := c.FrameBytes, c.Acks
-	if acks == 0 {
-		if c.Failed() {
-			s.fail(errOneWayFailed)
-		}
-		c.Recycle()
-	} else {
-		wake = s.out.complete(c.Slot, answered{produce: c})
+	if c.Acks != 0 {
+		return s.out.complete(c.Slot, c.FrameBytes, answered{produce: c})
 	}
-	s.give(n)
-	return wake
+	if c.Failed() {
+		s.fail(errOneWayFailed)
+	}
+	return s.out.silent(c.FrameBytes, c)
 }
 
 // Wake has the IO goroutine send what is ready.

@@ -25,11 +25,13 @@ type Session struct {
 	paused bool
 	who    *kafka.Client // newest client id
 	submit []*pipeline.Request
+	budget int64            // bytes of requests in flight: read, and their responses not handed to the transport
+	slot   uint64           // of the next request
+	free   []*kafka.Produce // to be used again
+	now    time.Duration    // the pipeline's clock in this turn
 
-	budget  atomic.Int64 // bytes of requests in flight: read and not yet answered
-	calls   atomic.Int32 // request goroutines
-	waiting atomic.Bool  // reading is paused until Turn
-	dead    atomic.Bool  // failed: closing takes a moment, and nothing that comes meanwhile is taken for a request
+	calls atomic.Int32 // request goroutines
+	dead  atomic.Bool  // failed: closing takes a moment, and nothing that comes meanwhile is taken for a request
 
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
@@ -53,12 +55,11 @@ func (s *Session) Turn(io ioConn, a *arena) {
 	if !s.paused {
 		return
 	}
-	s.waiting.Store(true) // before the look: what ends the pause from now on wakes again
 	if s.mustPause(io) {
 		return
 	}
-	s.waiting.Store(false)
 	s.paused = false
+	s.now = s.srv.pipeline.Now()
 	s.in.resume(s, a)
 	s.endData(io)
 	if !s.paused {
@@ -76,6 +77,7 @@ func (s *Session) Data(io ioConn, a *arena, p []byte) {
 		io.Pause()
 		return
 	}
+	s.now = s.srv.pipeline.Now()
 	s.in.feed(s, a, p)
 	s.endData(io)
 }
@@ -120,21 +122,11 @@ func (s *Session) mustPause(io ioConn) bool {
 const unsentLook = 20 * time.Millisecond
 
 func (s *Session) overBudget() bool {
-	return s.budget.Load() > s.srv.opts.ConnectionInFlightBytes || s.calls.Load() >= maxCalls
+	return s.budget > s.srv.opts.ConnectionInFlightBytes || s.calls.Load() >= maxCalls
 }
 
 // maxCalls bounds the request goroutines of one connection. Clients have a handful of requests in flight.
 const maxCalls = 16
-
-// spend takes a request into the connection's budget, give gives it back and wakes a paused connection once half of the budget is free.
-func (s *Session) spend(n int) { s.budget.Add(int64(n)) }
-
-func (s *Session) give(n int) {
-	left := s.budget.Add(-int64(n))
-	if s.waiting.Load() && left <= s.srv.opts.ConnectionInFlightBytes/2 && s.calls.Load() < maxCalls && s.waiting.Swap(false) {
-		s.conn.Wake()
-	}
-}
 
 // Closed is called on the IO goroutine when the connection has ended. Requests in flight go on; their answers are dropped.
 func (s *Session) Closed() {
@@ -156,16 +148,17 @@ func (s *Session) fail(err error) {
 // outbound is the half that leads to the client.
 type outbound struct {
 	mu     sync.Mutex
-	closed bool       // guarded by mu
-	next   uint64     // slot of the next request; IO goroutine writes, guarded by mu
-	head   uint64     // slot whose response leaves next; guarded by mu
-	ready  []answered // by slot modulo its length: responses that wait for those before them; guarded by mu
-	small  []byte     // laid out and not yet handed to the transport; guarded by mu
-	pieces []piece    // the same, larger ones, in order with small's cuts; guarded by mu
-	awake  bool       // Wake was asked for and Turn has not come; guarded by mu
-	spare  []byte     // IO goroutine only: the buffer that was sent last
-	bufs   [][]byte   // IO goroutine only
-	taken  []piece    // IO goroutine only
+	closed bool             // guarded by mu
+	done   int64            // bytes of requests that were answered since the last flush; guarded by mu
+	free   []*kafka.Produce // answered, to be used again; guarded by mu
+	head   uint64           // slot whose response leaves next; guarded by mu
+	ready  []answered       // by slot modulo its length: responses that wait for those before them; guarded by mu
+	small  []byte           // laid out and not yet handed to the transport; guarded by mu
+	pieces []piece          // the same, larger ones, in order with small's cuts; guarded by mu
+	awake  bool             // Wake was asked for and Turn has not come; guarded by mu
+	spare  []byte           // IO goroutine only: the buffer that was sent last
+	bufs   [][]byte         // IO goroutine only
+	taken  []piece          // IO goroutine only
 }
 
 // answered is a response that is ready: a Produce to be laid out, or bytes.

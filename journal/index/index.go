@@ -38,7 +38,8 @@ type run struct {
 	entry, count uint32 // first entry in the file, number of entries
 }
 
-type partition struct {
+// Partition is one partition's part of the index: a handle for whoever adds to it again and again.
+type Partition struct {
 	mu     sync.RWMutex
 	sealed []run   // ascending; guarded by mu
 	tail   []Entry // of segments without a file, ascending; guarded by mu, but the array below its length never changes
@@ -52,26 +53,27 @@ type Index struct {
 	segmentBytes int64
 
 	mu         sync.RWMutex
-	partitions map[uint32]*partition    // guarded by mu
+	partitions map[uint32]*Partition    // guarded by mu
 	files      map[journal.Offset]*file // by segment; guarded by mu
 }
 
 // New is an empty index of the journal in dir. Load, Rebuild and Add fill it.
 func New(fsys vfs.FS, dir string, segmentBytes int64) *Index {
-	return &Index{fsys: fsys, dir: dir, segmentBytes: segmentBytes, partitions: make(map[uint32]*partition), files: make(map[journal.Offset]*file)}
+	return &Index{fsys: fsys, dir: dir, segmentBytes: segmentBytes, partitions: make(map[uint32]*Partition), files: make(map[journal.Offset]*file)}
 }
 
 func (x *Index) segmentOf(at journal.Offset) journal.Offset {
 	return at - at%journal.Offset(x.segmentBytes)
 }
 
-func (x *Index) get(id uint32) *partition {
+func (x *Index) get(id uint32) *Partition {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.partitions[id]
 }
 
-func (x *Index) getOrMake(id uint32) *partition {
+// Partition is the handle of a partition, made when there is none. It is good until Forget.
+func (x *Index) Partition(id uint32) *Partition {
 	if p := x.get(id); p != nil {
 		return p
 	}
@@ -79,15 +81,17 @@ func (x *Index) getOrMake(id uint32) *partition {
 	defer x.mu.Unlock()
 	p := x.partitions[id]
 	if p == nil {
-		p = &partition{}
+		p = &Partition{}
 		x.partitions[id] = p
 	}
 	return p
 }
 
 // Add appends a batch's entry; its MaxTimestamp is the batch's own. Index goroutine only.
-func (x *Index) Add(id uint32, e Entry) {
-	p := x.getOrMake(id)
+func (x *Index) Add(id uint32, e Entry) { x.AddTo(x.Partition(id), e) }
+
+// AddTo is Add with the partition's handle. Index goroutine only.
+func (x *Index) AddTo(p *Partition, e Entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if n := len(p.tail); n > 0 && x.segmentOf(p.tail[n-1].At) == x.segmentOf(e.At) {
@@ -263,11 +267,12 @@ func (x *Index) Load(segment journal.Offset) error {
 	x.mu.Unlock()
 	end := segment + journal.Offset(x.segmentBytes)
 	for id, r := range runs {
-		p := x.getOrMake(id)
+		p := x.Partition(id)
 		p.mu.Lock()
 		p.sealed = append(slices.Clone(p.sealed), r)
 		if keep := between(p.tail, end, 1<<62); len(keep) < len(p.tail) {
-			p.tail = slices.Clone(keep)
+			// As much room as the segment took: the next one will be like it.
+			p.tail = append(make([]Entry, 0, len(p.tail)), keep...)
 		}
 		p.mu.Unlock()
 	}
@@ -300,14 +305,11 @@ func (x *Index) DropBefore(first journal.Offset) {
 			f.release()
 		}
 	}
-	for id, p := range x.partitions {
+	for _, p := range x.partitions {
 		p.mu.Lock()
 		n := sort.Search(len(p.sealed), func(i int) bool { return p.sealed[i].segment >= first })
 		p.sealed = slices.Clone(p.sealed[n:])
 		p.tail = between(p.tail, first, 1<<62)
-		if len(p.sealed) == 0 && len(p.tail) == 0 {
-			delete(x.partitions, id)
-		}
 		p.mu.Unlock()
 	}
 }

@@ -112,7 +112,7 @@ func (b *Broker) command(ctx context.Context, cmd catalog.Command, timeout time.
 	if err := w.req.Records[0].Err; err != nil {
 		return catalog.Result{Err: err}
 	}
-	return w.req.Records[0].Result
+	return *w.req.Records[0].Result
 }
 
 // commandWait owns a command's request.

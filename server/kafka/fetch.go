@@ -147,7 +147,7 @@ func (w fetchWaiter) Wake() {
 
 // fetchWait returns when min_bytes can be had, when max_wait is over, or when something has to be said at once.
 func (b *Broker) fetchWait(ctx context.Context, req *kmsg.FetchRequest, parts []fetchPart) {
-	if req.MaxWaitMillis <= 0 || req.MinBytes <= 0 {
+	if req.MaxWaitMillis <= 0 || req.MinBytes <= 0 || len(parts) == 0 {
 		return
 	}
 	for i := range parts {

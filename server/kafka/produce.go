@@ -33,6 +33,11 @@ type Produce struct {
 	version int16
 	topics  []produceTopic
 	parts   []producePart
+
+	// the usual request has one topic and one partition: no memory of its own is needed for them
+	oneRecord [1]pipeline.Record
+	oneTopic  [1]produceTopic
+	onePart   [1]producePart
 }
 
 // ProduceSink takes an answered request back. Complete returns true to ask for one Wake at the end of the turn.
@@ -51,14 +56,25 @@ type produceTopic struct {
 }
 
 type producePart struct {
-	index  int32
-	record int   // in Request.Records; −1: refused before
-	code   int16 // when refused
-	reason string
 	part   *catalog.Partition
+	reason string // when refused
+	index  int32
+	record int32 // in Request.Records; −1: refused before
+	after  int32 // bytes of the body behind the batch: how MoveTo finds it in a copy
+	code   int16 // when refused
 }
 
-var producePool = sync.Pool{New: func() any { return new(Produce) }}
+var producePool = sync.Pool{New: func() any {
+	c := new(Produce)
+	c.Reset()
+	return c
+}}
+
+// NewProduce takes a request from the pool.
+func NewProduce() *Produce { return producePool.Get().(*Produce) }
+
+// keptParts is how many partitions' memory a request keeps for its next use.
+const keptParts = 64
 
 // Serialized and Answer make Produce the owner of its pipeline request.
 
@@ -82,15 +98,38 @@ func (c *Produce) Answer(*pipeline.Request) pipeline.Waker {
 	return nil
 }
 
-// Recycle gives the request back to the pool. Nobody else may hold it.
-func (c *Produce) Recycle() {
-	clear(c.Request.Records)
-	clear(c.parts)
-	clear(c.topics)
-	*c = Produce{
-		Request: pipeline.Request{Records: c.Request.Records[:0]},
-		topics:  c.topics[:0], parts: c.parts[:0],
+// MoveTo points the payloads at a copy of the body that was decoded, which buffer holds: decoding reads the bytes while they are warm, and only then are they moved.
+func (c *Produce) MoveTo(body []byte, buffer Buffer) {
+	for i := range c.parts {
+		if p := &c.parts[i]; p.record >= 0 {
+			r := &c.Request.Records[p.record]
+			end := len(body) - int(p.after)
+			r.Payload = body[end-len(r.Payload) : end : end]
+		}
 	}
+	c.Buffer = buffer
+}
+
+// Reset makes the request ready for DecodeProduce. Nobody else may hold it. What is not cleared here is set by the next use.
+func (c *Produce) Reset() {
+	if cap(c.parts) > keptParts || c.parts == nil {
+		c.Request.Records, c.topics, c.parts = c.oneRecord[:0], c.oneTopic[:0], c.onePart[:0]
+	}
+	for i := range c.Request.Records {
+		r := &c.Request.Records[i]
+		r.Partition, r.Payload, r.Err = nil, nil, nil
+	}
+	for i := range c.parts {
+		p := &c.parts[i]
+		p.part, p.reason = nil, ""
+	}
+	c.Request.Err, c.Sink, c.Buffer = nil, nil, nil
+	c.Request.Records, c.topics, c.parts = c.Request.Records[:0], c.topics[:0], c.parts[:0]
+}
+
+// Recycle gives the request back to the pool.
+func (c *Produce) Recycle() {
+	c.Reset()
 	producePool.Put(c)
 }
 
@@ -190,9 +229,8 @@ func (r *reader) array(flexible bool, min int) int {
 	return n
 }
 
-// DecodeProduce reads a Produce request and checks all of it that can be checked without the pipeline: topics, partitions, each batch with its checksum. The payloads alias body. A body that does not decode is ErrShort. It is for IO goroutines: it does not block.
-func (b *Broker) DecodeProduce(h Header) (*Produce, error) {
-	c := producePool.Get().(*Produce)
+// DecodeProduce reads a Produce request and checks all of it that can be checked without the pipeline: topics, partitions, each batch with its checksum. The payloads alias body. A body that does not decode is ErrShort. c is fresh or was Reset; now is the pipeline's clock. It is for IO goroutines: it does not block.
+func (b *Broker) DecodeProduce(h Header, c *Produce, now time.Duration) error {
 	c.CorrelationID, c.version = h.CorrelationID, h.Version
 	flexible := h.Version >= 9
 	r := reader{b: h.Body}
@@ -215,17 +253,17 @@ func (b *Broker) DecodeProduce(h Header) (*Produce, error) {
 	}
 	r.tags(flexible)
 	if r.bad {
-		c.Recycle()
-		return nil, ErrShort
+		return ErrShort
 	}
 	c.Request.Marks, c.Request.Level, c.Request.Owner = level.Marks(), level, c
 	if timeout <= 0 {
 		timeout = defaultProduceTimeoutMs
 	}
+	c.Request.Deadline = 0
 	if level != qos.OneWay {
-		c.Request.Deadline = b.p.Now() + millis(timeout)
+		c.Request.Deadline = now + millis(timeout)
 	}
-	return c, nil
+	return nil
 }
 
 const defaultProduceTimeoutMs = int32(30 * time.Second / time.Millisecond)
@@ -257,6 +295,7 @@ func (b *Broker) decodeTopic(c *Produce, r *reader, view *catalog.View, flexible
 	for range n {
 		p := producePart{index: r.int32(), record: -1}
 		records := r.take(max(r.length(flexible, false), 0))
+		p.after = int32(len(r.b))
 		r.tags(flexible)
 		if r.bad {
 			return
@@ -303,7 +342,7 @@ func (b *Broker) decodeBatch(c *Produce, p *producePart, t *catalog.Topic, recor
 		return
 	}
 	p.part = t.Partitions[p.index]
-	p.record = len(c.Request.Records)
+	p.record = int32(len(c.Request.Records))
 	c.Request.Records = append(c.Request.Records, pipeline.Record{Kind: journal.RecordBatch, Partition: p.part, Payload: records, Info: info})
 }
 
