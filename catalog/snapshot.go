@@ -132,6 +132,10 @@ func Decode(b []byte) (*Catalog, error) {
 	if le.Uint64(b[8:]) != uint64(len(body)) || crc32.Checksum(body, castagnoli) != le.Uint32(b[16:]) {
 		return nil, errors.New("snapshot body checksum mismatch")
 	}
+	return decodeBody(body)
+}
+
+func decodeBody(body []byte) (*Catalog, error) {
 	var s snapshot
 	if err := decoder.Unmarshal(body, &s); err != nil {
 		return nil, err

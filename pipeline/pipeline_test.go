@@ -127,6 +127,15 @@ func createTopic(t testing.TB, p *Pipeline, name string, partitions int32) *cata
 	return r.Records[0].Result.Topic
 }
 
+func deleteTopic(t testing.TB, p *Pipeline, w *waiter, id catalog.TopicID) {
+	t.Helper()
+	r := w.submit(t, p, command(catalog.Command{DeleteTopic: &catalog.DeleteTopic{ID: id}}))
+	w.wait(t, r)
+	if r.Err != nil || r.Records[0].Result.Err != nil {
+		t.Fatalf("delete topic: %v, %v", r.Err, r.Records[0].Result.Err)
+	}
+}
+
 // makeBatch builds a batch of count records whose bytes are body.
 func makeBatch(count int, body string, pid int64, epoch int16, seq int32) []byte {
 	b := make([]byte, batch.HeaderBytes+len(body))
