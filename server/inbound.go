@@ -178,26 +178,3 @@ func (s *Session) takeProduce() *kafka.Produce {
 	s.free = s.free[:last]
 	return p
 }
-
-// call gives any other request a goroutine. What was read before it is submitted first, so that a client sees its own writes in order.
-func (s *Session) call(h kafka.Header, c *chunk, n int) {
-	s.submitAll()
-	slot := s.slot
-	s.slot++
-	who := s.who
-	s.budget += int64(n)
-	s.calls.Add(1)
-	s.srv.calls.Go(func() {
-		resp, release, err := s.srv.broker.Handle(s.ctx, who, h)
-		c.Release()
-		s.calls.Add(-1)
-		if err != nil {
-			s.fail(fmt.Errorf("%w (API key %d, version %d)", err, h.Key, h.Version))
-			return
-		}
-		out := kafka.AppendResponse(nil, h.CorrelationID, resp)
-		if s.out.complete(slot, n, answered{piece: piece{bytes: out, release: release}}) {
-			s.conn.Wake()
-		}
-	})
-}

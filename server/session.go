@@ -30,8 +30,8 @@ type Session struct {
 	free   []*kafka.Produce // to be used again
 	now    time.Duration    // the pipeline's clock in this turn
 
-	calls atomic.Int32 // request goroutines
-	dead  atomic.Bool  // failed: closing takes a moment, and nothing that comes meanwhile is taken for a request
+	calls calls
+	dead  atomic.Bool // failed: closing takes a moment, and nothing that comes meanwhile is taken for a request
 
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
@@ -122,11 +122,8 @@ func (s *Session) mustPause(io ioConn) bool {
 const unsentLook = 20 * time.Millisecond
 
 func (s *Session) overBudget() bool {
-	return s.budget > s.srv.opts.ConnectionInFlightBytes || s.calls.Load() >= maxCalls
+	return s.budget > s.srv.opts.ConnectionInFlightBytes || s.calls.waiting.Load() >= maxCalls
 }
-
-// maxCalls bounds the request goroutines of one connection. Clients have a handful of requests in flight.
-const maxCalls = 16
 
 // Closed is called on the IO goroutine when the connection has ended. Requests in flight go on; their answers are dropped.
 func (s *Session) Closed() {

@@ -1,0 +1,89 @@
+package server
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"tidemark/server/kafka"
+)
+
+// calls are a connection's requests other than Produce. They are answered one after the other by a goroutine that lives while there are any, as Kafka does it: their responses leave in that order anyway. It also keeps
+// a fetch from holding the memory of its answer while one before it waits for that memory.
+type calls struct {
+	waiting atomic.Int32 // and running
+
+	mu      sync.Mutex
+	queue   []call // guarded by mu
+	running bool   // guarded by mu
+}
+
+// call is one request; chunk holds its bytes.
+type call struct {
+	header kafka.Header
+	who    *kafka.Client
+	chunk  *chunk
+	slot   uint64
+	bytes  int
+}
+
+// maxCalls bounds the requests of one connection that wait for their turn. Clients have a handful in flight.
+const maxCalls = 16
+
+// call queues a request. What was read before it is submitted first, so that a client sees its own writes in order. IO goroutine.
+func (s *Session) call(h kafka.Header, c *chunk, n int) {
+	s.submitAll()
+	one := call{header: h, who: s.who, chunk: c, slot: s.slot, bytes: n}
+	s.slot++
+	s.budget += int64(n)
+	s.calls.waiting.Add(1)
+	s.calls.mu.Lock()
+	defer s.calls.mu.Unlock()
+	s.calls.queue = append(s.calls.queue, one)
+	if !s.calls.running {
+		s.calls.running = true
+		s.srv.calls.Go(s.serveCalls)
+	}
+}
+
+func (c *calls) take() (call, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.queue) == 0 {
+		c.queue, c.running = nil, false
+		return call{}, false
+	}
+	one := c.queue[0]
+	c.queue[0] = call{}
+	c.queue = c.queue[1:]
+	return one, true
+}
+
+func (s *Session) serveCalls() {
+	for {
+		one, ok := s.calls.take()
+		if !ok {
+			return
+		}
+		s.serve(one)
+	}
+}
+
+func (s *Session) serve(c call) {
+	if s.dead.Load() || s.ctx.Err() != nil && !s.srv.draining.Load() {
+		c.chunk.Release()
+		s.calls.waiting.Add(-1)
+		return
+	}
+	resp, release, err := s.srv.broker.Handle(s.ctx, c.who, c.header)
+	c.chunk.Release()
+	s.calls.waiting.Add(-1) // before complete, whose Wake looks at it
+	if err != nil {
+		s.fail(fmt.Errorf("%w (API key %d, version %d)", err, c.header.Key, c.header.Version))
+		return
+	}
+	out := kafka.AppendResponse(nil, c.header.CorrelationID, resp)
+	if s.out.complete(c.slot, c.bytes, answered{piece: piece{bytes: out, release: release}}) {
+		s.conn.Wake()
+	}
+}
