@@ -18,5 +18,5 @@
 //   - a cut: recorded in the mark first; recovery finishes it before anything else.
 //
 // The package starts no goroutine and reads no clock. Who may call what is said by each type: Append belongs to the write goroutine, Flush to the flush goroutine,
-// Maintain, DropHead and GiveSpares to the maintenance goroutine, WriteMark to one goroutine at a time; reading is for anyone.
+// Maintain and DropHead to the maintenance goroutine, WriteMark to one goroutine at a time; reading is for anyone.
 package journal

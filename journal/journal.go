@@ -1,9 +1,12 @@
 package journal
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"path"
 	"sync/atomic"
 
 	"tidemark/internal/vfs"
@@ -182,12 +185,6 @@ func (j *Journal) Maintain(written Offset, idle bool) (more bool, err error) {
 	return j.segs.spareStep(j.opts.Spares)
 }
 
-// GiveSpares unlinks the spares, so that a full disk has room again. Maintenance goroutine only.
-func (j *Journal) GiveSpares() error {
-	j.segs.abandonZeroing()
-	return j.segs.trimSpares(0)
-}
-
 // ReadyTo is the end of the last named segment: frames can be placed below it without waiting.
 func (j *Journal) ReadyTo() Offset { return Offset(j.segs.readyTo.Load()) }
 
@@ -217,9 +214,37 @@ func (j *Journal) Close() error {
 	return err
 }
 
+// Used says whether dir holds a journal in which something was written, as opposed to none, or one whose creation a crash cut off.
+func Used(fsys vfs.FS, dir string) (bool, error) {
+	names, err := fsys.List(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		if _, ok := parseStart(name, segmentSuffix); !ok {
+			continue
+		}
+		f, err := fsys.Open(path.Join(dir, name), vfs.ReadOnly)
+		if err != nil {
+			return false, err
+		}
+		head := make([]byte, FrameHeaderBytes)
+		_, err = f.ReadAt(head, 0)
+		f.Close()
+		if err != nil && !errors.Is(err, io.EOF) {
+			return false, err
+		}
+		return binary.LittleEndian.Uint32(head) == frameMagic, nil // names are sorted: the lowest segment is the one that is written first
+	}
+	return false, nil
+}
+
 // HasIndex says whether the segment that begins at start has its index file.
 func HasIndex(fsys vfs.FS, dir string, start Offset) (bool, error) {
-	f, err := fsys.Open(dir+"/"+IndexName(start), vfs.ReadOnly)
+	f, err := fsys.Open(path.Join(dir, IndexName(start)), vfs.ReadOnly)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

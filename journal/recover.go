@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 
 	"tidemark/internal/vfs"
 )
@@ -211,7 +212,7 @@ func (s *segments) dropTail(from Offset) error {
 			break
 		}
 		s.list = s.list[:len(s.list)-1]
-		if err := errors.Join(seg.close(), s.fsys.Remove(s.dir+"/"+segmentName(seg.start))); err != nil {
+		if err := errors.Join(seg.close(), s.fsys.Remove(path.Join(s.dir, segmentName(seg.start)))); err != nil {
 			return err
 		}
 		s.readyTo.Store(int64(seg.start))

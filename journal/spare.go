@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"fmt"
 	"path"
 	"strings"
 
@@ -71,16 +70,4 @@ func (s *segments) abandonZeroing() {
 	s.zeroing.file.Close()
 	s.fsys.Remove(path.Join(s.dir, s.zeroing.name))
 	s.zeroing = nil
-}
-
-// trimSpares unlinks spares beyond want, when the disk is full or the pool shrank.
-func (s *segments) trimSpares(want int) error {
-	for len(s.spares) > want {
-		last := len(s.spares) - 1
-		if err := s.fsys.Remove(path.Join(s.dir, s.spares[last])); err != nil {
-			return fmt.Errorf("unlink spare: %w", err)
-		}
-		s.spares = s.spares[:last]
-	}
-	return nil
 }

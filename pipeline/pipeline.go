@@ -247,13 +247,12 @@ func (p *Pipeline) loadMeta() error {
 
 func (p *Pipeline) newMeta() error {
 	// A directory without an identity that holds a stream is not taken for a new one: its meta was lost.
-	names, err := p.opts.FS.List(journal.JournalDir(p.opts.DataDir, 0))
-	if err == nil {
-		for _, n := range names {
-			if path.Ext(n) == ".index" {
-				return &journal.CorruptError{Segment: -1, File: path.Join(p.opts.DataDir, "meta"), Cause: "the file is missing, and there is a journal beside it"}
-			}
-		}
+	used, err := journal.Used(p.opts.FS, journal.JournalDir(p.opts.DataDir, 0))
+	if err != nil {
+		return err
+	}
+	if used {
+		return &journal.CorruptError{Segment: -1, File: path.Join(p.opts.DataDir, "meta"), Cause: "the file is missing, and there is a journal beside it"}
 	}
 	var salt journal.Salt
 	var id [16]byte

@@ -211,3 +211,41 @@ func TestSnapshotBoundsReplay(t *testing.T) {
 		t.Errorf("a retry over a crash: base %d, %v", retry.Records[0].Base, retry.Records[0].Err)
 	}
 }
+
+func TestLostMetaIsNotANewDirectory(t *testing.T) {
+	mem := vfs.NewMem()
+	p := open(t, testOptions(mem))
+	createTopic(t, p, "t", 1)
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := mem.Remove("data/meta"); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := Open(testOptions(mem)); err == nil {
+		p.Close()
+		t.Fatal("a directory that lost its meta was taken for a new one")
+	} else if c := (*journal.CorruptError)(nil); !errors.As(err, &c) {
+		t.Fatal(err)
+	}
+}
+
+// TestCrashWhileCreating pulls the plug at every step of making a data directory: the next start begins anew.
+func TestCrashWhileCreating(t *testing.T) {
+	for n := int64(0); n < 40; n++ {
+		mem := vfs.NewMem()
+		if p, err := Open(testOptions(vfs.NewFaulty(mem, vfs.CrashAfter(n)))); err == nil {
+			p.Close()
+		}
+		for _, crashed := range []*vfs.Mem{mem.CrashKeepNothing(), mem.CrashKeepAll()} {
+			p, err := Open(testOptions(crashed))
+			if err != nil {
+				t.Fatalf("after %d operations: %v", n, err)
+			}
+			createTopic(t, p, "t", 1)
+			if err := p.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

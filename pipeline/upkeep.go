@@ -50,6 +50,15 @@ func (u *upkeep) offer(s encodedSnapshot) {
 	u.wake.set()
 }
 
+// offerAgain puts back a snapshot that could not be saved, unless a newer one has come.
+func (u *upkeep) offerAgain(s *encodedSnapshot) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.newest == nil {
+		u.newest = s
+	}
+}
+
 func (u *upkeep) takeOffer() *encodedSnapshot {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -58,20 +67,17 @@ func (u *upkeep) takeOffer() *encodedSnapshot {
 	return s
 }
 
-// step does what is due, in the order of who waits for it, and returns whether a spare is in the making.
+// step does what is due, in the order of who waits for it, and returns whether a spare is in the making. A part that fails does not keep the others from their work: on a full disk retention is what makes room.
 func (u *upkeep) step() (more bool, err error) {
-	if more, err = u.segments(); err != nil {
-		return false, err
-	}
-	if err := u.seal(); err != nil {
-		return false, err
-	}
+	more, err = u.segments()
+	err = errors.Join(err, u.seal())
 	if s := u.takeOffer(); s != nil {
-		if err := u.save(*s); err != nil {
-			return false, err
+		if serr := u.save(*s); serr != nil {
+			err = errors.Join(err, serr)
+			u.offerAgain(s)
 		}
 	}
-	return more, u.retain()
+	return more && err == nil, errors.Join(err, u.retain())
 }
 
 // segments names the next segment and works on spares while no flush is demanded.

@@ -36,6 +36,7 @@ type Session struct {
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
 
+	_   [64]byte // what the IO goroutine writes for each request lies apart from what the respond goroutine does
 	out outbound
 }
 
