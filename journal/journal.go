@@ -79,6 +79,7 @@ type Journal struct {
 	segs     *segments
 	cache    *Cache
 	mark     *marker
+	first    Offset // log start as the mark had it at Open
 
 	Append Appender // write goroutine only
 	Flush  Flusher  // flush goroutine only
@@ -122,6 +123,7 @@ func Open(opts Options) (*Journal, Recovered, error) {
 	var mark Mark
 	j.mark, mark, err = openMark(opts.FS, opts.Dir, opts.Salt)
 	if err == nil {
+		j.first = mark.First
 		report, err = j.recover(mark)
 	}
 	if err != nil {
@@ -140,6 +142,9 @@ func (j *Journal) First() Offset {
 	first, _ := j.segs.bounds()
 	return first
 }
+
+// MarkedFirst is the log start that the mark named at Open.
+func (j *Journal) MarkedFirst() Offset { return j.first }
 
 // Segments returns the start offsets of all segment files, ascending; the last ones may be empty.
 func (j *Journal) Segments() []Offset { return j.segs.starts() }
@@ -174,10 +179,12 @@ func (j *Journal) WriteMark(m Mark) error {
 // spares. more says that calling again would do more. Maintenance goroutine only. Errors that are not a FatalError leave everything as it was: try again later.
 func (j *Journal) Maintain(written Offset, idle bool) (more bool, err error) {
 	if Offset(j.segs.readyTo.Load()) <= j.segmentEnd(written) {
-		if err := j.segs.addNext(); err != nil {
-			return false, err
+		err := j.segs.addNext()
+		if err != nil && j.segs.zeroing != nil && !errors.As(err, new(*FatalError)) { // what was set aside for a spare is needed now
+			j.segs.abandonZeroing()
+			err = j.segs.addNext()
 		}
-		return true, nil
+		return err == nil, err
 	}
 	if !idle {
 		return false, nil
@@ -188,7 +195,7 @@ func (j *Journal) Maintain(written Offset, idle bool) (more bool, err error) {
 // ReadyTo is the end of the last named segment: frames can be placed below it without waiting.
 func (j *Journal) ReadyTo() Offset { return Offset(j.segs.readyTo.Load()) }
 
-// DropHead drops the oldest segment if it ends at or below limit. It returns false when it does not, or when a reader holds it. Maintenance goroutine only.
+// DropHead drops the oldest segment if it ends at or below limit, which is not above the log start that the mark names. It returns false when it does not, or when a reader holds it. Maintenance goroutine only.
 func (j *Journal) DropHead(limit Offset) (bool, error) {
 	first := j.First()
 	if first+Offset(j.opts.SegmentBytes) > limit {

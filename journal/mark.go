@@ -18,6 +18,7 @@ type Mark struct {
 	Term    Term   // the newest term this node has used; at least that of the last frame below Flushed
 	Index   Index  // of the last frame below Flushed
 	Chain   uint32 // header CRC of the last frame (a filler counts) below Flushed
+	First   Offset // log start: segments below it were dropped on purpose; any other that is missing is lost
 	Cut     Offset // a cut that was begun at this offset and may be unfinished; NoCut otherwise
 }
 
@@ -50,6 +51,7 @@ func encodeMark(dst []byte, m Mark, seq uint64, seed uint32) {
 	le.PutUint64(dst[24:], uint64(m.Term))
 	le.PutUint64(dst[32:], uint64(m.Index))
 	le.PutUint64(dst[40:], uint64(m.Cut))
+	le.PutUint64(dst[48:], uint64(m.First))
 	le.PutUint32(dst[60:], crc32.Update(seed, castagnoli, dst[:60]))
 }
 
@@ -66,8 +68,9 @@ func decodeMark(src []byte, seed uint32) (Mark, uint64, bool) {
 		Term:    Term(le.Uint64(src[24:])),
 		Index:   Index(le.Uint64(src[32:])),
 		Cut:     Offset(le.Uint64(src[40:])),
+		First:   Offset(le.Uint64(src[48:])),
 	}
-	return m, le.Uint64(src[8:]), m.Flushed >= 0 && m.Cut >= NoCut
+	return m, le.Uint64(src[8:]), m.Flushed >= 0 && m.First >= 0 && m.Cut >= NoCut
 }
 
 // createMark makes the mark file of a new journal.

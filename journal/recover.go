@@ -58,6 +58,10 @@ func (j *Journal) recover(mark Mark) (Recovered, error) {
 		r.DirectIOErr = vfs.ProbeDirect(j.opts.Dir)
 	}
 
+	if first, _ := j.segs.bounds(); first > mark.First {
+		return r, &CorruptError{Segment: mark.First, Offset: mark.First, Cause: fmt.Sprintf("the file is missing: the first one is %s, and the log was not dropped so far", segmentName(first))}
+	}
+
 	// (1) a cut that was begun
 	if mark.Cut != NoCut {
 		r.PendingCut = true

@@ -28,6 +28,9 @@ func segmentName(start Offset) string { return fmt.Sprintf("%020d%s", start, seg
 // IndexName is the name of the index file of the segment that begins at start.
 func IndexName(start Offset) string { return fmt.Sprintf("%020d%s", start, indexSuffix) }
 
+// IndexSegment is the start of the segment that an index file of this name, or path, belongs to.
+func IndexSegment(name string) (Offset, bool) { return parseStart(path.Base(name), indexSuffix) }
+
 // parseStart returns the start offset in a file name with this suffix.
 func parseStart(name, suffix string) (Offset, bool) {
 	digits, ok := strings.CutSuffix(name, suffix)

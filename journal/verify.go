@@ -62,6 +62,9 @@ func Verify(fsys vfs.FS, dir string, meta JournalMeta, each func(Frame) error, p
 	defer segs.close()
 	first, end := segs.bounds()
 	v.First, v.Segments = first, len(segs.list)
+	if first > mark.First {
+		v.Findings = append(v.Findings, Finding{Segment: mark.First, From: mark.First, To: first, Cause: "the segment files are missing", Damage: true})
+	}
 	s := newScanner(segs, salt.seed(), first)
 	defer s.close()
 	v.ProvenF = mark.Flushed

@@ -16,11 +16,13 @@ type marker struct {
 	p      *Pipeline
 	wake   signal
 	marked Watermark // flushed, as the mark file has it. Mark goroutine writes
+	first  Watermark // log start, as the mark file has it. Mark goroutine writes
 
 	armed atomic.Bool // the goroutine is looking by itself
 
-	mu   sync.Mutex
-	mark journal.Mark // newest; guarded by mu
+	mu     sync.Mutex
+	mark   journal.Mark   // newest; guarded by mu
+	dropTo journal.Offset // log start that is wanted; guarded by mu
 }
 
 const (
@@ -42,13 +44,23 @@ func (k *marker) moved(m journal.Mark) {
 func (k *marker) newest() journal.Mark {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.mark
+	m := k.mark
+	m.First = k.dropTo
+	return m
+}
+
+// raise asks for a new log start in the mark; upkeep is woken when it is there, and may drop the segments below then.
+func (k *marker) raise(to journal.Offset) {
+	k.mu.Lock()
+	k.dropTo = max(k.dropTo, to)
+	k.mu.Unlock()
+	k.wake.set()
 }
 
 // step writes the newest mark. It returns false after a disk error, which is final.
 func (k *marker) step() bool {
 	m := k.newest()
-	if m.Flushed == k.marked.Load() {
+	if m.Flushed == k.marked.Load() && m.First == k.first.Load() {
 		return true
 	}
 	if err := k.p.journal.WriteMark(m); err != nil {
@@ -56,6 +68,10 @@ func (k *marker) step() bool {
 		return false
 	}
 	k.marked.Advance(m.Flushed)
+	if m.First > k.first.Load() {
+		k.first.Advance(m.First)
+		k.p.upkeep.wake.set()
+	}
 	return true
 }
 

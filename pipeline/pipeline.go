@@ -286,7 +286,8 @@ func (p *Pipeline) wire() {
 	}
 	m := p.journal.Flush.Mark()
 	m.Term = p.replicator.Term()
-	p.marker.mark = m
+	p.marker.mark, p.marker.dropTo = m, p.journal.MarkedFirst()
+	p.marker.first.Advance(p.journal.MarkedFirst())
 	p.marker.marked.Advance(r.End)
 }
 
@@ -330,7 +331,12 @@ func (p *Pipeline) loadIndex(segment journal.Offset) error {
 	if !errors.Is(err, fs.ErrNotExist) && !errors.As(err, new(*journal.CorruptError)) {
 		return err
 	}
-	p.opts.OnEvent(IndexRebuilt{Segment: segment, Cause: err})
+	return p.rebuildIndex(segment, err)
+}
+
+// rebuildIndex makes a full segment's index file anew from the segment.
+func (p *Pipeline) rebuildIndex(segment journal.Offset, cause error) error {
+	p.opts.OnEvent(IndexRebuilt{Segment: segment, Cause: cause})
 	return p.index.Rebuild(segment, func(add func(uint32, index.Entry)) error {
 		return p.journal.EachFrame(segment, segment+journal.Offset(p.journal.SegmentBytes()), func(f journal.Frame) error {
 			return f.EachRecord(func(r journal.Record) error {

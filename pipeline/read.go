@@ -51,8 +51,12 @@ func (p *Pipeline) Read(part *catalog.Partition, from journal.LogicalOffset, max
 		if errors.Is(err, journal.ErrGone) {
 			return dst, ErrOutOfRange
 		}
-		if err != nil || len(entries) == 0 {
+		if err != nil {
+			p.indexDamaged(err)
 			return dst, err
+		}
+		if len(entries) == 0 {
+			return dst, nil
 		}
 		for i, e := range entries {
 			used := len(dst) - start
@@ -122,6 +126,13 @@ func (p *Pipeline) checkRecord(part *catalog.Partition, e index.Entry, b []byte)
 	return nil
 }
 
+// indexDamaged has the index file that err names, if it names one, made anew. Until that is done reads of its segment fail with an error that clients retry.
+func (p *Pipeline) indexDamaged(err error) {
+	if c := (*journal.CorruptError)(nil); errors.As(err, &c) {
+		p.upkeep.rebuild(c)
+	}
+}
+
 func (p *Pipeline) mismatch(part *catalog.Partition, e index.Entry, cause string) error {
 	err := &MismatchError{Partition: part, Segment: e.At - e.At%journal.Offset(p.journal.SegmentBytes()), Offset: e.At, Cause: cause}
 	p.event(ReadMismatch{Err: err})
@@ -140,6 +151,7 @@ func (p *Pipeline) Available(part *catalog.Partition, from journal.LogicalOffset
 func (p *Pipeline) BatchAtTime(part *catalog.Partition, ms int64) ([]byte, error) {
 	e, ok, err := p.index.FindTime(part.ID, ms)
 	if err != nil || !ok {
+		p.indexDamaged(err)
 		return nil, err
 	}
 	from := max(e.Base, part.LogStart())

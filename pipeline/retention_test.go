@@ -249,3 +249,71 @@ func TestCrashWhileCreating(t *testing.T) {
 		}
 	}
 }
+
+// spoil flips a bit of a file.
+func spoil(t *testing.T, fsys vfs.FS, name string, at int64) {
+	t.Helper()
+	f, err := fsys.Open(name, vfs.ReadWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, 1)
+	if _, err := f.ReadAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 4
+	if _, err := f.WriteAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDamagedIndexPageIsMadeAnewWhileRunning(t *testing.T) {
+	mem := vfs.NewMem()
+	p := open(t, testOptions(mem))
+	part := createTopic(t, p, "t", 1).Partitions[0]
+	w := newWaiter()
+	for i := range 300 {
+		w.wait(t, w.submit(t, p, produce(qos.All, part, makeBatch(1, fmt.Sprintf("%d|%s", i, strings.Repeat("x", 4000)), -1, -1, -1))))
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	spoil(t, mem, "data/journal/0/"+journal.IndexName(0), 100) // a page of entries: only a read finds it
+	p = open(t, testOptions(mem))
+	part = p.View().Topics["t"].Partitions[0]
+	if _, err := p.Read(part, 0, 0, true, nil); err == nil {
+		t.Fatal("a damaged page of the index was believed")
+	}
+	eventually(t, "the index is made anew", func() bool {
+		b, err := p.Read(part, 0, 0, true, nil)
+		return err == nil && len(b) > 0
+	})
+	if got := len(bodies(t, p, part)); got != 300 {
+		t.Errorf("%d batches, want 300", got)
+	}
+}
+
+func TestLostOldestSegmentIsNotRetention(t *testing.T) {
+	mem := vfs.NewMem()
+	p := open(t, testOptions(mem))
+	part := createTopic(t, p, "t", 1).Partitions[0]
+	w := newWaiter()
+	for range 300 {
+		w.wait(t, w.submit(t, p, produce(qos.All, part, makeBatch(1, strings.Repeat("x", 4000), -1, -1, -1))))
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"00000000000000000000.journal", journal.IndexName(0)} {
+		if err := mem.Remove("data/journal/0/" + name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p, err := Open(testOptions(mem)); err == nil {
+		p.Close()
+		t.Fatal("a journal that lost its first segment was opened")
+	} else if c := (*journal.CorruptError)(nil); !errors.As(err, &c) {
+		t.Fatal(err)
+	}
+}

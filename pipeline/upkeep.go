@@ -20,13 +20,16 @@ type upkeep struct {
 
 	noSpace atomic.Bool // the next segment could not be made: appends are refused
 
-	mu     sync.Mutex
-	newest *encodedSnapshot // guarded by mu; the newest one that is not yet saved
+	mu      sync.Mutex
+	newest  *encodedSnapshot                 // guarded by mu; the newest one that is not yet saved
+	damaged map[string]*journal.CorruptError // guarded by mu; index files to be made anew, by name
 
 	// upkeep goroutine only
 	sealedTo   journal.Offset // segments below have their index file
 	snapshotAt journal.Offset // of the snapshot on disk
 	retryAt    time.Duration  // after a full disk
+	refusing   bool           // and that was said
+	failing    bool           // the last step failed: no space is taken for spares
 }
 
 // encodedSnapshot is a catalog as the follow goroutine laid it out.
@@ -70,7 +73,7 @@ func (u *upkeep) takeOffer() *encodedSnapshot {
 // step does what is due, in the order of who waits for it, and returns whether a spare is in the making. A part that fails does not keep the others from their work: on a full disk retention is what makes room.
 func (u *upkeep) step() (more bool, err error) {
 	more, err = u.segments()
-	err = errors.Join(err, u.seal())
+	err = errors.Join(err, u.seal(), u.rebuildDamaged())
 	if s := u.takeOffer(); s != nil {
 		if serr := u.save(*s); serr != nil {
 			err = errors.Join(err, serr)
@@ -86,7 +89,7 @@ func (u *upkeep) segments() (more bool, err error) {
 	for {
 		before := p.journal.ReadyTo()
 		written := p.written.Load()
-		idle := journal.Offset(p.flush.demand.Load()) <= p.flushed.Load()
+		idle := journal.Offset(p.flush.demand.Load()) <= p.flushed.Load() && !u.failing
 		more, err = p.journal.Maintain(written, idle)
 		if err != nil {
 			if before <= written-written%journal.Offset(p.journal.SegmentBytes())+journal.Offset(p.journal.SegmentBytes()) {
@@ -117,6 +120,36 @@ func (u *upkeep) seal() error {
 	return nil
 }
 
+// rebuild asks for an index file to be made anew.
+func (u *upkeep) rebuild(c *journal.CorruptError) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.damaged == nil {
+		u.damaged = make(map[string]*journal.CorruptError)
+	}
+	if u.damaged[c.File] == nil {
+		u.damaged[c.File] = c
+		u.wake.set()
+	}
+}
+
+func (u *upkeep) rebuildDamaged() error {
+	u.mu.Lock()
+	damaged := u.damaged
+	u.damaged = nil
+	u.mu.Unlock()
+	for name, c := range damaged {
+		segment, ok := journal.IndexSegment(name)
+		if !ok {
+			continue
+		}
+		if err := u.p.rebuildIndex(segment, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (u *upkeep) save(s encodedSnapshot) error {
 	err := s.err
 	if err == nil {
@@ -136,6 +169,10 @@ func (u *upkeep) retain() error {
 		first := p.journal.First()
 		limit := min(u.snapshotAt, p.marker.marked.Load(), u.sealedTo)
 		if first+size > limit || !u.expired(first) {
+			return nil
+		}
+		if p.marker.first.Load() < first+size { // said first, so that a segment that is missing can be told from one that was dropped
+			p.marker.raise(first + size)
 			return nil
 		}
 		dropped, err := p.journal.DropHead(limit)
@@ -170,7 +207,6 @@ func fatalDisk(err error) bool { return errors.As(err, new(*journal.FatalError))
 func (u *upkeep) run(stop <-chan struct{}) {
 	tick := time.NewTimer(0)
 	defer tick.Stop()
-	var lastErr string
 	for {
 		select {
 		case <-u.wake:
@@ -193,18 +229,19 @@ func (u *upkeep) run(stop <-chan struct{}) {
 		case err != nil:
 			u.retryAt = u.p.Now() + spaceRetry
 			wait = spaceRetry
-			if err.Error() != lastErr {
+			if refusing := u.noSpace.Load(); !u.failing || refusing != u.refusing {
+				u.refusing = refusing
 				u.p.event(UpkeepFailed{Err: err, Refusing: u.noSpace.Load()})
 			}
-			lastErr = err.Error()
-		case more:
-			wait = zeroingPause
-			lastErr = ""
+			u.failing = true
 		default:
-			if lastErr != "" {
+			if more {
+				wait = zeroingPause
+			}
+			if u.failing {
 				u.p.event(UpkeepResumed{})
 			}
-			lastErr = ""
+			u.failing = false
 		}
 		tick.Reset(wait)
 	}

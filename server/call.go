@@ -33,16 +33,15 @@ const maxCalls = 16
 // call queues a request. What was read before it is submitted first, so that a client sees its own writes in order. IO goroutine.
 func (s *Session) call(h kafka.Header, c *chunk, n int) {
 	s.submitAll()
-	one := call{header: h, who: s.who, chunk: c, slot: s.slot, bytes: n}
+	one := call{header: h, who: s.who.Load(), chunk: c, slot: s.slot, bytes: n}
 	s.slot++
-	s.budget += int64(n)
+	s.budget += charge(n)
 	s.calls.waiting.Add(1)
 	s.calls.mu.Lock()
 	defer s.calls.mu.Unlock()
 	s.calls.queue = append(s.calls.queue, one)
 	if !s.calls.running {
-		s.calls.running = true
-		s.srv.calls.Go(s.serveCalls)
+		s.calls.running = s.srv.goCall(s.serveCalls)
 	}
 }
 
@@ -65,7 +64,19 @@ func (s *Session) serveCalls() {
 		if !ok {
 			return
 		}
+		s.awaitReader()
 		s.serve(one)
+	}
+}
+
+// awaitReader returns once the client has taken enough of what was sent to it, so that answers that nobody reads do not pile up.
+func (s *Session) awaitReader() {
+	for s.unsent.Load() > int64(s.srv.opts.ConnectionUnsentBytes) {
+		select {
+		case <-s.taken:
+		case <-s.ctx.Done():
+			return
+		}
 	}
 }
 

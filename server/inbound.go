@@ -20,6 +20,7 @@ type inbound struct {
 	part    []byte // of a frame that was cut off: what has come
 	whole   int    // its size; 0: there is none
 	backlog []byte // read while paused
+	behind  bool   // a Produce waits for the calls before it
 }
 
 var (
@@ -30,16 +31,28 @@ var (
 
 // feed takes bytes in. When the session has to pause it keeps the rest.
 func (in *inbound) feed(s *Session, a *arena, p []byte) {
-	for len(p) > 0 && !s.dead.Load() && !s.srv.draining.Load() {
+	for (len(p) > 0 || in.gathered()) && !s.dead.Load() && !s.srv.draining.Load() {
 		if s.overBudget() {
 			in.keep(p)
 			return
 		}
 		var ok bool
-		if p, ok = in.step(s, a, p); !ok {
+		if p, ok = in.step(s, a, p); in.behind {
+			in.keep(p)
+			return
+		} else if !ok {
 			return
 		}
 	}
+}
+
+// gathered says that a frame that came in pieces is there as a whole, and waits.
+func (in *inbound) gathered() bool { return in.whole > 0 && len(in.part) == in.whole }
+
+// waits says that a frame may not be dispatched yet: a Produce behind a call that is not answered. Kafka serves a connection's requests one after the other, so a client may rely on it.
+func (in *inbound) waits(s *Session, frame []byte) bool {
+	in.behind = s.calls.waiting.Load() > 0 && len(frame) >= 2 && kmsg.Key(binary.BigEndian.Uint16(frame)) == kmsg.Produce
+	return in.behind
 }
 
 // step takes one frame, or a piece of one, off p. It returns false when the connection is to be closed.
@@ -49,6 +62,9 @@ func (in *inbound) step(s *Session, a *arena, p []byte) ([]byte, bool) {
 		in.gather(p[:n])
 		p = p[n:]
 		if len(in.part) < in.whole {
+			return p, true
+		}
+		if in.waits(s, in.part) {
 			return p, true
 		}
 		frame := in.part
@@ -70,6 +86,9 @@ func (in *inbound) step(s *Session, a *arena, p []byte) ([]byte, bool) {
 	size := int(int32(binary.BigEndian.Uint32(p)))
 	if size <= 0 || size > s.srv.opts.RequestMaxBytes || len(p) < 4+size {
 		return p[4:], in.announce(s, p)
+	}
+	if in.waits(s, p[4:4+size]) {
+		return p, true
 	}
 	return p[4+size:], s.dispatch(a, p[4:4+size:4+size], nil)
 }
@@ -99,12 +118,12 @@ func (in *inbound) gather(p []byte) {
 func (in *inbound) keep(p []byte) { in.backlog = append(in.backlog, p...) }
 
 // held says whether bytes were put aside.
-func (in *inbound) held() bool { return len(in.backlog) > 0 }
+func (in *inbound) held() bool { return len(in.backlog) > 0 || in.behind }
 
 // resume goes on with what was put aside.
 func (in *inbound) resume(s *Session, a *arena) {
 	p := in.backlog
-	in.backlog = nil
+	in.backlog, in.behind = nil, false
 	in.feed(s, a, p)
 }
 
@@ -122,10 +141,10 @@ func (s *Session) dispatch(a *arena, frame []byte, c *chunk) bool {
 		s.fail(fmt.Errorf("%w (API key %d, version %d, frame of %d bytes)", err, h.Key, h.Version, len(frame)))
 		return false
 	}
-	if string(h.ClientID) != s.who.ID {
+	if string(h.ClientID) != s.who.Load().ID {
 		who := s.client
 		who.ID = string(h.ClientID)
-		s.who = &who
+		s.who.Store(&who)
 	}
 	if kmsg.Key(h.Key) == kmsg.Produce {
 		return s.produce(a, h, frame, c)
@@ -148,7 +167,7 @@ func (s *Session) produce(a *arena, h kafka.Header, frame []byte, c *chunk) bool
 		return false
 	}
 	p.Sink, p.FrameBytes = s, len(frame)
-	s.budget += int64(len(frame))
+	s.budget += charge(len(frame))
 	if p.Acks != 0 {
 		p.Slot = s.slot
 		s.slot++

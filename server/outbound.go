@@ -10,10 +10,9 @@ const keptBuffer = 64 << 10
 
 // complete takes a ready response to a request of n bytes, lays out all that can leave now, and returns true if a Wake is due.
 func (o *outbound) complete(slot uint64, n int, a answered) (wake bool) {
-	a.full = true
+	a.full, a.charged = true, charge(n)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.done += int64(n)
 	if o.closed {
 		a.drop()
 		return false
@@ -40,7 +39,7 @@ func (o *outbound) complete(slot uint64, n int, a answered) (wake bool) {
 func (o *outbound) silent(n int, c *kafka.Produce) (wake bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.done += int64(n)
+	o.done += charge(n)
 	o.reuse(c)
 	return o.wakes()
 }
@@ -81,6 +80,7 @@ func (o *outbound) park(slot uint64, a answered) {
 
 // lay puts a response behind what is to be sent.
 func (o *outbound) lay(a answered) {
+	o.done += a.charged
 	switch {
 	case a.produce != nil:
 		o.small = a.produce.AppendResponse(o.small)
@@ -132,12 +132,13 @@ func (s *Session) flush(io ioConn) bool {
 	if from < len(small) {
 		bufs = append(bufs, small[from:])
 	}
-	err := io.Send(bufs)
+	// The memory that answers are made in is given back before a Send that may block on a client that does not read: what such a client can hold is bounded for each connection, not for all.
 	for i := range pieces {
 		if pieces[i].release != nil {
 			pieces[i].release()
 		}
 	}
+	err := io.Send(bufs)
 	clear(pieces)
 	clear(bufs)
 	o.bufs, o.taken = bufs[:0], pieces[:0]

@@ -52,8 +52,10 @@ type Server struct {
 
 	ctx      context.Context // ends the waiting of requests
 	cancel   context.CancelFunc
-	calls    sync.WaitGroup
 	draining atomic.Bool
+
+	callsMu sync.Mutex
+	calls   sync.WaitGroup // added to under callsMu, and not while draining
 
 	mu   sync.Mutex
 	open map[*Session]struct{} // guarded by mu
@@ -161,7 +163,7 @@ func (s *Server) closed(session *Session) {
 // refused notes a connection that is closed for what its client sent.
 func (s *Server) refused(session *Session, err error) {
 	s.counters.misbehaved.Add(1)
-	s.bad.Warn().Err(err).Str("client", session.client.Address).Str("client_id", session.who.ID).Msg("connection closed")
+	s.bad.Warn().Err(err).Str("client", session.client.Address).Str("client_id", session.who.Load().ID).Msg("connection closed")
 }
 
 // Connections is the number of open connections.
@@ -171,12 +173,25 @@ func (s *Server) Connections() int {
 	return len(s.open)
 }
 
+// goCall runs a connection's calls on a goroutine that Drain waits for; false while draining.
+func (s *Server) goCall(fn func()) bool {
+	s.callsMu.Lock()
+	defer s.callsMu.Unlock()
+	if s.draining.Load() {
+		return false
+	}
+	s.calls.Go(fn)
+	return true
+}
+
 // drainTimeout bounds the wait for requests that are being answered.
 const drainTimeout = 10 * time.Second
 
 // Drain takes no new request, ends the waiting of fetches, and returns when no request goroutine is left. What is in the pipeline is answered by its Close.
 func (s *Server) Drain() {
+	s.callsMu.Lock()
 	s.draining.Store(true)
+	s.callsMu.Unlock()
 	s.t.StopAccepting()
 	s.cancel()
 	done := make(chan struct{})

@@ -23,15 +23,18 @@ type Session struct {
 	// IO goroutine only
 	in     inbound
 	paused bool
-	who    *kafka.Client // newest client id
 	submit []*pipeline.Request
 	budget int64            // bytes of requests in flight: read, and their responses not handed to the transport
 	slot   uint64           // of the next request
 	free   []*kafka.Produce // to be used again
 	now    time.Duration    // the pipeline's clock in this turn
 
-	calls calls
-	dead  atomic.Bool // failed: closing takes a moment, and nothing that comes meanwhile is taken for a request
+	who     atomic.Pointer[kafka.Client] // newest client id; the IO goroutine writes
+	calls   calls
+	looking atomic.Bool   // a timer will wake the connection to look at what is unsent
+	unsent  atomic.Int64  // what the client had not taken when the IO goroutine looked last
+	taken   chan struct{} // signalled when it has taken enough
+	dead    atomic.Bool   // failed: closing takes a moment, and nothing that comes meanwhile is taken for a request
 
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
@@ -41,9 +44,9 @@ type Session struct {
 }
 
 func newSession(srv *Server, c transportConn) *Session {
-	s := &Session{srv: srv, conn: c}
+	s := &Session{srv: srv, conn: c, taken: make(chan struct{}, 1)}
 	s.client = kafka.Client{Principal: kafka.Anonymous, Address: c.RemoteAddr().String()}
-	s.who = &s.client
+	s.who.Store(&s.client)
 	s.ctx, s.cancel = context.WithCancel(srv.ctx)
 	return s
 }
@@ -54,6 +57,10 @@ func (s *Session) Turn(io ioConn, a *arena) {
 		return
 	}
 	if !s.paused {
+		if s.tooMuchUnsent(io) {
+			s.paused = true
+			io.Pause()
+		}
 		return
 	}
 	if s.mustPause(io) {
@@ -112,12 +119,31 @@ func (s *Session) submitAll() {
 
 // mustPause says whether the connection may not be read for now. When it may again, Wake is called.
 func (s *Session) mustPause(io ioConn) bool {
-	if io.Unsent() > s.srv.opts.ConnectionUnsentBytes { // the client does not read; no transport tells when it does
-		time.AfterFunc(unsentLook, s.conn.Wake)
-		return true
-	}
-	return s.overBudget() || s.srv.pipeline.Full(s.conn.Wake)
+	return s.tooMuchUnsent(io) || s.overBudget() || s.in.behind && s.calls.waiting.Load() > 0 || s.srv.pipeline.Full(s.conn.Wake)
 }
+
+// tooMuchUnsent says whether the client leaves too much unread. No transport tells when that changes, so a timer, one at a time, has the IO goroutine look again.
+func (s *Session) tooMuchUnsent(io ioConn) bool {
+	n := io.Unsent()
+	s.unsent.Store(int64(n))
+	if n <= s.srv.opts.ConnectionUnsentBytes {
+		select {
+		case s.taken <- struct{}{}:
+		default:
+		}
+		return false
+	}
+	if s.looking.CompareAndSwap(false, true) {
+		time.AfterFunc(unsentLook, func() {
+			s.looking.Store(false)
+			s.conn.Wake()
+		})
+	}
+	return true
+}
+
+// charge is what a request of n bytes counts for in its connection's budget: a small one costs more than its bytes.
+func charge(n int) int64 { return int64(n) + 512 }
 
 // unsentLook is how often a connection whose client does not read is looked at.
 const unsentLook = 20 * time.Millisecond
@@ -163,6 +189,7 @@ type outbound struct {
 type answered struct {
 	produce *kafka.Produce
 	piece   piece
+	charged int64 // in the connection's budget
 	full    bool
 }
 

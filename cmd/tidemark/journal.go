@@ -64,6 +64,9 @@ func openOffline(dataDir string) (*offline, error) {
 	o := &offline{fsys: vfs.OS{}}
 	meta, err := journal.LoadMeta(o.fsys, dataDir)
 	if errors.Is(err, os.ErrNotExist) {
+		if used, uerr := journal.Used(o.fsys, journal.JournalDir(dataDir, 0)); uerr == nil && used {
+			return nil, exitWith(exitDamaged, fmt.Errorf("%s holds a journal and its meta is missing", dataDir))
+		}
 		return nil, exitWith(exitDataDir, fmt.Errorf("%s is no data directory: it has no file named meta", dataDir))
 	}
 	if errors.As(err, new(*journal.CorruptError)) {
@@ -103,6 +106,9 @@ func (c *JournalVerifyCmd) Run(e *env) error {
 		}
 	}
 	v, err := journal.Verify(o.fsys, o.dir, o.meta, checkBatches, progress)
+	if errors.As(err, new(*journal.CorruptError)) {
+		return exitWith(exitDamaged, err)
+	}
 	if err != nil {
 		return exitWith(exitDataDir, err)
 	}
@@ -111,6 +117,10 @@ func (c *JournalVerifyCmd) Run(e *env) error {
 		kind := "torn tail (cut at the next start)"
 		if f.Damage {
 			kind = "DAMAGE to acknowledged bytes"
+		}
+		if f.Segment < 0 {
+			fmt.Fprintf(e.stdout, "%s: %s\n", kind, f.Cause)
+			continue
 		}
 		fmt.Fprintf(e.stdout, "%s: segment %020d, offset %d to %d: %s\n", kind, f.Segment, f.From, f.To, f.Cause)
 	}
@@ -121,6 +131,9 @@ func (c *JournalVerifyCmd) Run(e *env) error {
 	if err != nil {
 		damaged++
 		fmt.Fprintf(e.stdout, "DAMAGE: %v\n", err)
+	} else if cat.Offset() < v.First {
+		damaged++
+		fmt.Fprintf(e.stdout, "DAMAGE: the catalog's snapshot stands at %d, and the journal begins at %d: what lies between is lost\n", cat.Offset(), v.First)
 	} else {
 		fmt.Fprintf(e.stdout, "catalog at %d, topics %d\n", cat.Offset(), len(cat.View().Topics))
 	}
@@ -128,7 +141,7 @@ func (c *JournalVerifyCmd) Run(e *env) error {
 		return exitWith(exitDamaged, fmt.Errorf("%d places are damaged", damaged))
 	}
 	if bad > 0 {
-		fmt.Fprintf(e.stdout, "sound, but for %d index files, which the next start makes anew\n", bad)
+		fmt.Fprintf(e.stdout, "sound, but for %d index files, which a running server makes anew when it finds them\n", bad)
 		return nil
 	}
 	fmt.Fprintln(e.stdout, "sound")

@@ -81,6 +81,9 @@ func (c *ServeCmd) Run(e *env) error {
 		_, err := fmt.Fprint(e.stdout, b.String())
 		return err
 	}
+	if err := s.adoptDirectory(); err != nil {
+		return exitWith(exitUsage, err)
+	}
 	level, err := zerolog.ParseLevel(s.LogLevel)
 	if err != nil || level < zerolog.DebugLevel || level > zerolog.ErrorLevel {
 		return usageErrorf("log.level: %q is not debug, info, warn or error", s.LogLevel)
@@ -113,7 +116,7 @@ func serve(ctx context.Context, s *settings, log zerolog.Logger) error {
 	if s.AdminListen != "" {
 		var err error
 		if admin, err = server.StartAdmin(s.AdminListen, reg); err != nil {
-			return fmt.Errorf("admin.listen %s: %w (another server? choose another with --admin-listen, or \"\" for none)", s.AdminListen, err)
+			return exitWith(exitFailure, fmt.Errorf("admin.listen %s: %w (another server? choose another with --admin-listen, or \"\" for none)", s.AdminListen, err))
 		}
 		defer admin.Close()
 	}
@@ -132,7 +135,7 @@ func serve(ctx context.Context, s *settings, log zerolog.Logger) error {
 	p.Metrics(reg)
 	srv, err := server.Start(serverOptions(s, log, cores, fail), p)
 	if err != nil {
-		return errors.Join(fmt.Errorf("server.listen %s: %w", s.Listen, err), p.Close())
+		return exitWith(exitFailure, errors.Join(fmt.Errorf("server.listen %s: %w (another server? choose another with --listen)", s.Listen, err), p.Close()))
 	}
 	srv.Metrics(reg)
 	if admin != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"tidemark/catalog"
+	"tidemark/internal/vfs"
 	"tidemark/journal"
 	"tidemark/qos"
 	"tidemark/server"
@@ -62,7 +63,7 @@ type settingRow struct {
 func (s *settings) rows() []settingRow {
 	return []settingRow{
 		{"data.dir", &s.DataDir, "./data", 0, 0, "directory of the journal and everything else; made when missing"},
-		{"node.id", &s.NodeID, "1", 0, math.MaxInt32, "this node's number; a data directory keeps the one that it was made with"},
+		{"node.id", &s.NodeID, "1", 1, math.MaxInt32, "this node's number; a data directory keeps the one that it was made with"},
 		{"server.listen", &s.Listen, "127.0.0.1:9092", 0, 0, "host:port for clients; port 0 is chosen by the system"},
 		{"server.advertise", &s.Advertise, "", 0, 0, "host:port that clients are told; empty: where it listens"},
 		{"admin.listen", &s.AdminListen, "127.0.0.1:9644", 0, 0, "host:port for /healthz, /readyz, /metrics and /debug/pprof/; empty: none"},
@@ -188,12 +189,11 @@ func (r *settingRow) set(text string) error {
 		}
 		*to = v
 	case *int64:
+		unit := "number of bytes, like 1048576 or 1MiB,"
 		v, err := humanize.ParseBytes(text)
-		unit := "number"
-		if r.isBytes() {
-			unit = "number of bytes, like 1048576 or 1MiB,"
-		} else if strings.ContainsAny(text, "bBiI") {
-			err = strconv.ErrSyntax
+		if !r.isBytes() {
+			unit = "whole number"
+			v, err = strconv.ParseUint(text, 10, 63)
 		}
 		if err != nil || v > math.MaxInt64 || int64(v) < r.min || int64(v) > r.max {
 			return bad(fmt.Sprintf("a %s from %d to %d", unit, r.min, r.max))
@@ -255,6 +255,22 @@ func (s *settings) relations() error {
 	return s.addresses()
 }
 
+// adoptDirectory takes the segment size that an existing data directory was made with: what depends on it has to fit that.
+func (s *settings) adoptDirectory() error {
+	meta, err := journal.LoadMeta(vfs.OS{}, s.DataDir)
+	if err != nil || len(meta.Journals) != 1 || meta.Journals[0].SegmentBytes == s.SegmentBytes {
+		return nil // whatever is wrong, opening it says so
+	}
+	if s.explicit["journal.segment.bytes"] {
+		return fmt.Errorf("journal.segment.bytes: %d, and %s was made with %d, which it keeps", s.SegmentBytes, s.DataDir, meta.Journals[0].SegmentBytes)
+	}
+	s.SegmentBytes = meta.Journals[0].SegmentBytes
+	if !s.explicit["request.max"] {
+		s.RequestMax = 0
+	}
+	return s.relations()
+}
+
 func (s *settings) addresses() error {
 	for _, a := range []struct {
 		key, addr string
@@ -270,6 +286,9 @@ func (s *settings) addresses() error {
 		if err != nil {
 			return fmt.Errorf("%s: %q is not HOST:PORT", a.key, a.addr)
 		}
+	}
+	if s.Advertise != "" && wildcard(s.Advertise) {
+		return fmt.Errorf("server.advertise: %s is no address that clients can connect to", s.Advertise)
 	}
 	if s.Advertise == "" && wildcard(s.Listen) {
 		return fmt.Errorf("server.listen: %s is all addresses, which clients cannot connect to: say which one they are told with --advertise HOST:PORT", s.Listen)

@@ -20,11 +20,15 @@ const UnpackedMax = 64 << 20
 // ErrUnpacked says that a batch unpacks to more than UnpackedMax.
 var ErrUnpacked = fmt.Errorf("record batch unpacks to more than %d bytes", UnpackedMax)
 
-var errRecord = errors.New("record in the batch is malformed")
+// ErrRecord says that a batch's records, under a sound checksum, are not records: its producer made it so.
+var ErrRecord = errors.New("record in the batch is malformed")
 
 // EachTimestamp unpacks a batch and calls fn with each record's offset delta and time, ms, until fn returns false. It is used to look up offsets by time, never to read or write.
 func EachTimestamp(b []byte, i *Info, fn func(offsetDelta int32, ms int64) bool) error {
 	r, done, err := unpack(b[HeaderBytes:], i.Codec())
+	if err != nil && !errors.Is(err, ErrUnpacked) {
+		err = fmt.Errorf("%w: %w", ErrRecord, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -35,7 +39,7 @@ func EachTimestamp(b []byte, i *Info, fn func(offsetDelta int32, ms int64) bool)
 		if limited.N <= 0 {
 			return ErrUnpacked
 		}
-		return fmt.Errorf("%w: %w", errRecord, err)
+		return fmt.Errorf("%w: %w", ErrRecord, err)
 	}
 	for range i.Count {
 		size, err := binary.ReadVarint(br)
@@ -55,7 +59,7 @@ func EachTimestamp(b []byte, i *Info, fn func(offsetDelta int32, ms int64) bool)
 			return fail(err)
 		}
 		if size < record.n {
-			return errRecord
+			return ErrRecord
 		}
 		if !fn(int32(offsetDelta), i.BaseTimestamp+tsDelta) {
 			return nil
@@ -106,16 +110,16 @@ func unpackSnappy(b []byte) ([]byte, error) {
 		return unpackBlock(nil, b)
 	}
 	if len(b) < 16 {
-		return nil, errRecord
+		return nil, ErrRecord
 	}
 	var out []byte
 	for b = b[16:]; len(b) > 0; {
 		if len(b) < 4 {
-			return nil, errRecord
+			return nil, ErrRecord
 		}
 		n := binary.BigEndian.Uint32(b)
 		if uint64(n) > uint64(len(b)-4) {
-			return nil, errRecord
+			return nil, ErrRecord
 		}
 		var err error
 		if out, err = unpackBlock(out, b[4:4+n]); err != nil {

@@ -39,7 +39,7 @@ var only = map[string][]string{
 	"github.com/rs/zerolog":                          {"server", "cmd/tidemark"},
 	"github.com/panjf2000/gnet/v2":                   {"server"},
 	"github.com/twmb/franz-go/pkg/kmsg":              {"server", "server/kafka", "cmd/tidemark", "internal/kwire", "scripts/torture", "scripts/waiting"},
-	"golang.org/x/sys/unix":                          {"internal/vfs", "journal", "server", "cmd/tidemark"},
+	"golang.org/x/sys/unix":                          {"internal/vfs", "journal", "server", "cmd/tidemark", "scripts/floor"},
 	"github.com/prometheus/client_golang/prometheus": {"pipeline", "server", "cmd/tidemark"},
 }
 

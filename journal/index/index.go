@@ -263,13 +263,22 @@ func (x *Index) Load(segment journal.Offset) error {
 		return err
 	}
 	x.mu.Lock()
+	if old := x.files[segment]; old != nil { // damaged, and made anew
+		old.release()
+	}
 	x.files[segment] = f
 	x.mu.Unlock()
 	end := segment + journal.Offset(x.segmentBytes)
 	for id, r := range runs {
 		p := x.Partition(id)
 		p.mu.Lock()
-		p.sealed = append(slices.Clone(p.sealed), r)
+		sealed := slices.Clone(p.sealed)
+		if i := slices.IndexFunc(sealed, func(have run) bool { return have.segment == segment }); i >= 0 {
+			sealed[i] = r
+		} else {
+			sealed = append(sealed, r)
+		}
+		p.sealed = sealed
 		if keep := between(p.tail, end, 1<<62); len(keep) < len(p.tail) {
 			// As much room as the segment took: the next one will be like it.
 			p.tail = append(make([]Entry, 0, len(p.tail)), keep...)
@@ -279,7 +288,7 @@ func (x *Index) Load(segment journal.Offset) error {
 	return nil
 }
 
-// Rebuild makes a full segment's index anew from its frames, which each hands out as entries with their batches' own times.
+// Rebuild makes a full segment's index anew from its frames, also while the damaged one is in use: a segment has the same index each time. Maintenance goroutine, or at start. The frames are those which each hands out as entries with their batches' own times.
 func (x *Index) Rebuild(segment journal.Offset, each func(add func(id uint32, e Entry)) error) error {
 	entries := make(map[uint32][]Entry)
 	err := each(func(id uint32, e Entry) {

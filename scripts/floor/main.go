@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"tidemark/scripts/node"
 )
 
@@ -97,6 +99,9 @@ func rate(program, field string, args ...string) (float64, error) {
 	cmd := exec.Command(program, args...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
+	// What a run leaves for the disk to do, such as the yardstick's deleted file, is not for the next one to wait for.
+	unix.Sync()
+	time.Sleep(time.Second)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", filepath.Base(program), err)
 	}

@@ -47,6 +47,8 @@ var codes = []struct {
 	{batch.ErrTimestamp, kerr.InvalidTimestamp},
 	{batch.ErrControl, kerr.InvalidRecord},
 	{batch.ErrTxn, kerr.InvalidTxnState},
+	{batch.ErrRecord, kerr.CorruptMessage},
+	{batch.ErrUnpacked, kerr.CorruptMessage},
 
 	{journal.ErrGone, kerr.OffsetOutOfRange},
 }

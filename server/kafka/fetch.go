@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -246,8 +245,6 @@ func holdsZstd(b []byte) bool {
 	return false
 }
 
-var errNoRecord = errors.New("no record of that time in the batch")
-
 // recordAt finds the first record of a batch with a time of ms or later.
 func recordAt(b []byte, ms int64) (offset, timestamp int64, err error) {
 	i, err := batch.Parse(b)
@@ -262,7 +259,7 @@ func recordAt(b []byte, ms int64) (offset, timestamp int64, err error) {
 		return true
 	})
 	if err == nil && timestamp < ms {
-		err = fmt.Errorf("%w: %d", errNoRecord, ms)
+		err = fmt.Errorf("%w: none has a time of %d or later", batch.ErrRecord, ms)
 	}
 	return offset, timestamp, err
 }

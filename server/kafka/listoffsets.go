@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"context"
-	"errors"
 	"math"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -78,9 +77,6 @@ func (b *Broker) listOne(part *catalog.Partition, at int64, version int16, p *km
 	}
 	if err != nil {
 		p.ErrorCode, p.Offset, p.Timestamp = Code(err), listNotFound, -1
-		if errors.Is(err, batch.ErrUnpacked) {
-			p.ErrorCode = kerr.CorruptMessage.Code
-		}
 		return
 	}
 	if p.Offset >= 0 {

@@ -1,0 +1,209 @@
+package server
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// What one connection may take from the server and from the others. The test of the one thing that is known to be wrong runs with TIDEMARK_DEFECTS set (docs/reliability.md names it).
+func defect(t *testing.T) {
+	t.Helper()
+	if os.Getenv("TIDEMARK_DEFECTS") == "" {
+		t.Skip("known defect")
+	}
+}
+
+// heapMiB is what the heap holds.
+func heapMiB() int {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc >> 20)
+}
+
+// kmsg takes the number of tags at its word: a frame of 18 bytes keeps a core busy for 40 s, whatever connection it comes from.
+func TestDefectTagCountBurnsCPU(t *testing.T) {
+	defect(t)
+	each(t, func(t *testing.T, n *node) {
+		frame := []byte{0, 0, 0, 0, 0, 3, 0, 12, 0, 0, 0, 1, 0xff, 0xff, 0, 1, 0, 0, 0xff, 0xff, 0xff, 0x7f} // Metadata v12, no topics, 2^28 tags: a sixteenth of what it could say
+		binary.BigEndian.PutUint32(frame, uint32(len(frame)-4))
+		c := n.dial(t)
+		begin := time.Now()
+		c.raw(frame)
+		c.ended("a body that is cut off")
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("a frame of %d bytes took %s", len(frame), took)
+		}
+	})
+}
+
+// A response that is ready and waits for one before it no longer counts in its connection's budget, so a client behind a fetch that waits is read without end.
+func TestWaitingResponsesAreNotInTheBudget(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		c := n.dial(t)
+		c.create("t", 1)
+		fetch := fetchFrom("t", 0, 0)
+		fetch.MaxWaitMillis, fetch.MinBytes = 60_000, 1
+		c.send(fetch)
+		before := heapMiB()
+		frames := bytes.Repeat(c.AppendRequest(nil, &kmsg.ProduceRequest{Version: 3, Acks: 1}, 1), 1000)
+		c.NetConn().SetWriteDeadline(time.Now().Add(2 * time.Second))
+		sent := 0
+		for err := error(nil); err == nil && sent < 64<<20; {
+			var n int
+			n, err = c.NetConn().Write(frames)
+			sent += n
+		}
+		if sent >= 64<<20 {
+			t.Errorf("%d MiB were read with a budget of 1 MiB; the heap grew by %d MiB", sent>>20, heapMiB()-before)
+		}
+	}, inFlight(1<<20))
+}
+
+// unreadFetches has clients ask for 16 MiB and read none of it.
+func unreadFetches(t *testing.T, n *node, clients, fetches int) {
+	other := n.dial(t)
+	other.create("t", 1)
+	for range 160 {
+		other.produce("t", 0, -1, values(strings.Repeat("x", 100_000)))
+	}
+	for range clients {
+		c := n.dial(t)
+		for range fetches {
+			c.send(fetchFrom("t", 0, 0))
+		}
+	}
+	time.Sleep(2 * time.Second)
+}
+
+// gnet buffers what a client does not read without a bound, and the memory of an answer counts as given back when gnet has it.
+func TestUnreadAnswersAreNotBounded(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		unreadFetches(t, n, 2, 16)
+		if held := heapMiB(); held > 200 {
+			t.Errorf("two clients that do not read: the heap is %d MiB; fetch.memory.bytes is 64 MiB, connection.unsent.bytes 1 MiB", held)
+		}
+	})
+}
+
+// Over plain net an answer keeps its memory until its client has read it: a few that do not read stop all others' fetches.
+func TestUnreadAnswersStarveOthers(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		unreadFetches(t, n, 6, 1)
+		if !n.dial(t).deadline(3*time.Second, fetchFrom("t", 0, 0)) {
+			t.Error("a client that reads has no answer within 3 s")
+		}
+	})
+}
+
+// Server.refused reads Session.who, which is the IO goroutine's, from request goroutines and from the respond stage. Run with -race.
+func TestRaceOfClientID(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		n.dial(t).create("t", 1)
+		for range 5 {
+			var stream []byte
+			for i := range 1500 {
+				f := kmsg.NewRequestFormatter(kmsg.FormatterClientID(fmt.Sprint("id", i)))
+				frame := f.AppendRequest(nil, produceTo("t", 0, 1, values("x")), int32(i))
+				if i%2 == 0 { // cut off: refused by the request's goroutine
+					frame = f.AppendRequest(nil, &kmsg.MetadataRequest{Version: 1, Topics: []kmsg.MetadataRequestTopic{{Topic: ptr("t")}}}, int32(i))
+					frame = frame[:len(frame)-1]
+					binary.BigEndian.PutUint32(frame, uint32(len(frame)-4))
+				}
+				stream = append(stream, frame...)
+			}
+			c := n.dial(t)
+			c.NetConn().Write(stream)
+			c.Close()
+		}
+	})
+}
+
+// Server.calls is added to while Drain waits for it, which sync.WaitGroup forbids from zero. Run with -race.
+func TestRaceOfDrain(t *testing.T) {
+	for range 20 {
+		each(t, func(t *testing.T, n *node) {
+			for range 4 {
+				c := n.dial(t)
+				go func() {
+					for {
+						if _, err := c.Send(t.Context(), &kmsg.ApiVersionsRequest{}); err != nil {
+							return
+						}
+					}
+				}()
+			}
+			n.dial(t).create("t", 1)
+		})
+	}
+}
+
+// However many Turns a connection has that is paused for what its client did not read, one timer at a time looks after it.
+func TestTimersOfAPausedConnection(t *testing.T) {
+	s := &Session{srv: &Server{opts: Options{}}}
+	conn := &countingConn{}
+	s.conn = conn
+	const turns = 200
+	for range turns {
+		s.mustPause(conn)
+	}
+	time.Sleep(5 * unsentLook)
+	if n := conn.wakes.Load(); n > 5 {
+		t.Errorf("%d looks had %d timers wake the connection", turns, n)
+	}
+}
+
+// countingConn is a connection that has much unsent.
+type countingConn struct {
+	netConn
+	wakes atomic.Int32
+}
+
+func (c *countingConn) Wake()       { c.wakes.Add(1) }
+func (c *countingConn) Unsent() int { return 1 << 30 }
+
+// A request that comes behind CreateTopics on its connection is served before it; Kafka serves a connection's requests one after the other.
+func TestProduceOvertakesCreateTopics(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		c := n.dial(t)
+		rt := kmsg.NewCreateTopicsRequestTopic()
+		rt.Topic, rt.NumPartitions, rt.ReplicationFactor = "t", 1, 1
+		create := &kmsg.CreateTopicsRequest{Version: 7, TimeoutMillis: 10_000, Topics: []kmsg.CreateTopicsRequestTopic{rt}}
+		meta, produce := &kmsg.MetadataRequest{Version: 9, Topics: []kmsg.MetadataRequestTopic{{Topic: ptr("t")}}}, produceTo("t", 0, -1, values("x"))
+		a, b, d := c.send(create), c.send(meta), c.send(produce)
+		c.receive(create, a)
+		m, p := c.receive(meta, b).(*kmsg.MetadataResponse).Topics[0].ErrorCode, onlyPart(c.receive(produce, d)).ErrorCode
+		if m != 0 || p != 0 {
+			t.Errorf("behind CreateTopics: metadata %d, produce %d", m, p)
+		}
+	})
+}
+
+// A batch whose records are rubbish is taken, as they are not unpacked; a look-up by time in it answers UNKNOWN_SERVER_ERROR, where CORRUPT_MESSAGE is meant.
+func TestListOffsetsOfRubbish(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		w := &wire{client: n.dial(t), n: n, topic: "t"}
+		w.create("t", 5)
+		for codec := range int32(5) {
+			b := edited(func(b []byte) {
+				b[22] |= byte(codec)
+				for i := 61; i < len(b); i++ {
+					b[i] = 0xff
+				}
+			})
+			w.client.produce("t", codec, -1, b)
+			if got := w.list(7, codec, 500, -1); got.ErrorCode != 2 {
+				t.Errorf("codec %d: error %d", codec, got.ErrorCode)
+			}
+		}
+	})
+}
