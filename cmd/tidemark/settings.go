@@ -258,8 +258,9 @@ func (s *settings) relations() error {
 // adoptDirectory takes the segment size that an existing data directory was made with: what depends on it has to fit that.
 func (s *settings) adoptDirectory() error {
 	meta, err := journal.LoadMeta(vfs.OS{}, s.DataDir)
-	if err != nil || len(meta.Journals) != 1 || meta.Journals[0].SegmentBytes == s.SegmentBytes {
-		return nil // whatever is wrong, opening it says so
+	known := err == nil && len(meta.Journals) == 1 // else opening the directory says what is wrong
+	if !known || meta.Journals[0].SegmentBytes == s.SegmentBytes {
+		return nil
 	}
 	if s.explicit["journal.segment.bytes"] {
 		return fmt.Errorf("journal.segment.bytes: %d, and %s was made with %d, which it keeps", s.SegmentBytes, s.DataDir, meta.Journals[0].SegmentBytes)
