@@ -94,6 +94,9 @@ func (s *Session) serve(c call) {
 		return
 	}
 	out := kafka.AppendResponse(nil, c.header.CorrelationID, resp)
+	if len(out) > s.srv.opts.ConnectionUnsentBytes {
+		s.unsent.Store(int64(len(out))) // until it was sent: the next call waits for that
+	}
 	if s.out.complete(c.slot, c.bytes, answered{piece: piece{bytes: out, release: release}}) {
 		s.conn.Wake()
 	}

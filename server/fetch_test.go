@@ -262,5 +262,14 @@ func TestFetchesShareMemory(t *testing.T) {
 				t.Fatal("fetches wait for each other")
 			}
 		}
+		var ids []int32
+		for range 16 { // in one connection: none may hold memory while one before it waits for it
+			ids = append(ids, c.send(fetchFrom("t", 0, 0)))
+		}
+		for _, id := range ids {
+			if got := onlyFetched(c.receive(fetchFrom("t", 0, 0), id)); got.ErrorCode != 0 || len(got.RecordBatches) == 0 {
+				t.Errorf("pipelined: error %d, %d bytes", got.ErrorCode, len(got.RecordBatches))
+			}
+		}
 	}, func(c *config) { c.server.Kafka.FetchMemoryBytes = testMessageMax + 100<<10 })
 }

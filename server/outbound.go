@@ -138,7 +138,18 @@ func (s *Session) flush(io ioConn) bool {
 			pieces[i].release()
 		}
 	}
+	total := 0
+	for _, b := range bufs {
+		total += len(b)
+	}
+	much := total > s.srv.opts.ConnectionUnsentBytes
+	if much {
+		s.unsent.Store(int64(total)) // for as long as Send blocks
+	}
 	err := io.Send(bufs)
+	if much {
+		s.tooMuchUnsent(io)
+	}
 	clear(pieces)
 	clear(bufs)
 	o.bufs, o.taken = bufs[:0], pieces[:0]
