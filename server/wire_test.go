@@ -107,7 +107,7 @@ func (w *wire) produce(v int16) {
 		}
 		w.same("partition", p.Partition, 1)
 		if v < 3 {
-			w.code("old format", p.ErrorCode, kerr.UnsupportedForMessageFormat)
+			w.code("old format", p.ErrorCode, kerr.UnsupportedVersion)
 			w.same("base offset", p.BaseOffset, -1)
 			continue
 		}

@@ -51,7 +51,7 @@ func (b *Broker) fetchBounded(ctx context.Context, _ *Client, req *kmsg.FetchReq
 	if err := b.fetchMemory.Acquire(ctx, need); err != nil {
 		return resp, nothing
 	}
-	b.fetchRead(req, parts, limit)
+	b.fetchRead(req, parts, min(limit, int(need))) // what came while it waited for memory is for the next fetch
 	var once sync.Once
 	return resp, func() { once.Do(func() { b.fetchMemory.Release(need) }) }
 }

@@ -15,7 +15,7 @@ import (
 	"tidemark/qos"
 )
 
-// Produce, API key 0, versions 3 to 13; 0 to 2 are answered with UNSUPPORTED_FOR_MESSAGE_FORMAT per partition, since they carry record formats of before version 2.
+// Produce, API key 0, versions 3 to 13; 0 to 2 are answered with UNSUPPORTED_VERSION per partition, since they carry record formats of before version 2.
 //
 // The request is decoded by hand and answered by hand into buffers that are used again, so that the work and the allocations of a request do not depend on how many records its batches
 // hold. A test compares both with kmsg's.
@@ -304,7 +304,7 @@ func (b *Broker) decodeTopic(c *Produce, r *reader, view *catalog.View, flexible
 		case !ackOK:
 			p.code, p.reason = kerr.InvalidRequiredAcks.Code, "acks is none of -1, 0, 1 and 101 to 104 (100 and the code of a level)"
 		case c.version < 3:
-			p.code, p.reason = kerr.UnsupportedForMessageFormat.Code, "Produce versions 0 to 2 carry old record formats"
+			p.code, p.reason = kerr.UnsupportedVersion.Code, "Produce versions 0 to 2 carry old record formats"
 		case t == nil || p.index < 0 || int(p.index) >= len(t.Partitions):
 			p.code = unknown
 			if t != nil {
