@@ -23,7 +23,6 @@ type Recovered struct {
 	Torn        bool   // a torn tail was cut; TornBytes is at least 1
 	TornFrames  int    // sound frame headers among them
 	PendingCut  bool   // an unfinished cut of an earlier start was finished first
-	Rewritten   int64  // bytes between ProvenF and End that were written and synced again
 	Unindexed   Offset // start of the first segment without its index, or the end
 	DirectIOErr error  // why direct I/O is not used; nil when it is
 }

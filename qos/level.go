@@ -76,13 +76,3 @@ func (l *Level) UnmarshalText(b []byte) (err error) {
 	*l, err = ParseLevel(string(b))
 	return err
 }
-
-// RoundUp is the weakest named level whose marks include m.
-func RoundUp(m Marks) Level {
-	for _, l := range []Level{OneWay, Receive, Persistence, Replication, All} {
-		if l.Marks().Has(m) {
-			return l
-		}
-	}
-	return All
-}

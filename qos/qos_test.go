@@ -14,12 +14,6 @@ func TestMarksOfLevels(t *testing.T) {
 		if back, err := ParseLevel(l.String()); err != nil || back != l {
 			t.Errorf("%s parses as %v, %v", l, back, err)
 		}
-		if RoundUp(l.Marks()) != l {
-			t.Errorf("%s rounds up to %s", l, RoundUp(l.Marks()))
-		}
-	}
-	if got := RoundUp(Flushed | Replicated); got != All {
-		t.Errorf("flushed and replicated round up to %s, want all", got)
 	}
 	if _, err := ParseLevel("strong"); err == nil {
 		t.Error("a level that is none was parsed")

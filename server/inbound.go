@@ -26,7 +26,6 @@ type inbound struct {
 var (
 	errFrameSize    = errors.New("request frame's announced size is out of range")
 	errOneWayFailed = errors.New("a request with acks=0 came to nothing; closing is the only answer it can have")
-	errVersion      = errors.New("API version is not served")
 )
 
 // feed takes bytes in. When the session has to pause it keeps the rest.
@@ -134,7 +133,7 @@ func (s *Session) dispatch(a *arena, frame []byte, c *chunk) bool {
 	h, err := kafka.ParseHeader(frame)
 	if err == nil && kmsg.Key(h.Key) == kmsg.Produce {
 		if ok, _ := kafka.Served(h.Key, h.Version); !ok {
-			err = errVersion
+			err = kafka.ErrVersion
 		}
 	}
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 
 // Session is one connection's protocol state.
 //
-// The IO goroutine owns the inbound half; responses come from the respond stage and from request goroutines and meet under mu. A request gets a slot when it is read and its response leaves when all
-// slots before it have left. Flow of a request: Data → read → dispatch → (pipeline or goroutine) → Complete or completeBytes → Turn → Send.
+// The IO goroutine owns the inbound half; responses come from the respond stage and from the calls' goroutine (call.go) and meet under outbound.mu. A request gets a slot when it is read and its response leaves when all
+// slots before it have left. Flow of a request: Data → read → dispatch → (pipeline or calls) → outbound.complete → Turn → Send.
 type Session struct {
 	// immutable
 	srv    *Server

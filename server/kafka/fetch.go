@@ -27,13 +27,7 @@ type fetchPart struct {
 	from journal.LogicalOffset
 }
 
-func (b *Broker) fetch(ctx context.Context, c *Client, req kmsg.Request) kmsg.Response {
-	resp, release := b.fetchBounded(ctx, c, req.(*kmsg.FetchRequest))
-	release()
-	return resp
-}
-
-// fetchBounded answers a fetch within the memory that all fetches share; release gives the memory back once the answer was sent.
+// fetchBounded answers a fetch within the memory that all fetches share; release gives the memory back when the answer goes to the transport, or is dropped.
 func (b *Broker) fetchBounded(ctx context.Context, _ *Client, req *kmsg.FetchRequest) (*kmsg.FetchResponse, func()) {
 	nothing := func() {}
 	resp := req.ResponseKind().(*kmsg.FetchResponse)

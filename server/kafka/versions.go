@@ -20,7 +20,7 @@ var apis []api
 func init() {
 	apis = []api{
 		{kmsg.Produce, 0, 13, nil},
-		{kmsg.Fetch, 4, 18, (*Broker).fetch},
+		{kmsg.Fetch, 4, 18, nil},
 		{kmsg.ListOffsets, 1, 11, (*Broker).listOffsets},
 		{kmsg.Metadata, 0, 13, (*Broker).metadata},
 		{kmsg.FindCoordinator, 0, 6, (*Broker).findCoordinator},
