@@ -87,7 +87,7 @@ type Journal struct {
 	sealedTo atomic.Int64 // segments that end at or below it are full and synced: read through the page cache. Flush goroutine writes
 }
 
-// Create makes an empty journal in opts.Dir: its mark and its first segment. It can be called again after a crash in the middle.
+// Create makes an empty journal in opts.Dir: its mark and its first segment, zeroed if spares are kept, since nobody waits for it yet. It can be called again after a crash in the middle.
 func Create(opts Options) error {
 	if err := opts.SetDefaults(); err != nil {
 		return err
@@ -105,6 +105,11 @@ func Create(opts Options) error {
 	defer segs.close()
 	if len(segs.list) > 0 {
 		return nil
+	}
+	for more := opts.Spares > 0; more; {
+		if more, err = segs.spareStep(1); err != nil {
+			return err
+		}
 	}
 	return segs.addNext()
 }
@@ -176,9 +181,11 @@ func (j *Journal) WriteMark(m Mark) error {
 }
 
 // Maintain does one bounded piece of the work that keeps segments ahead of need: it names the next segment when fewer than one is empty behind written, then, if idle, works on the
-// spares. more says that calling again would do more. Maintenance goroutine only. Errors that are not a FatalError leave everything as it was: try again later.
+// spares. While idle, and written in the first half of its segment, the next segment waits for a zeroed spare. more says that calling again would do more. Maintenance goroutine only. Errors that are not a FatalError leave everything as it was: try again later.
 func (j *Journal) Maintain(written Offset, idle bool) (more bool, err error) {
-	if Offset(j.segs.readyTo.Load()) <= j.segmentEnd(written) {
+	end := j.segmentEnd(written)
+	canWait := idle && j.opts.Spares > 0 && len(j.segs.spares) == 0 && end-written > Offset(j.opts.SegmentBytes/2)
+	if Offset(j.segs.readyTo.Load()) <= end && !canWait {
 		err := j.segs.addNext()
 		if err != nil && j.segs.zeroing != nil && !errors.As(err, new(*FatalError)) { // what was set aside for a spare is needed now
 			j.segs.abandonZeroing()

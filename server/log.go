@@ -28,3 +28,12 @@ func LogEvents(log zerolog.Logger) func(pipeline.Event) {
 		}
 	}
 }
+
+// GnetQuiet drops gnet's own log lines: its errors come back from Run and OnClose.
+type GnetQuiet struct{}
+
+func (GnetQuiet) Debugf(string, ...any) {}
+func (GnetQuiet) Infof(string, ...any)  {}
+func (GnetQuiet) Warnf(string, ...any)  {}
+func (GnetQuiet) Errorf(string, ...any) {}
+func (GnetQuiet) Fatalf(string, ...any) {}

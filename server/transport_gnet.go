@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
-	"github.com/panjf2000/gnet/v2/pkg/logging"
 	"golang.org/x/sys/unix"
 )
 
@@ -51,7 +50,7 @@ func listenGnet(addr string, loops int, srv sessions) (transport, error) {
 	go func() {
 		err := gnet.Run(t, "tcp://"+addr,
 			gnet.WithNumEventLoop(loops), gnet.WithReuseAddr(true), gnet.WithTCPKeepAlive(time.Minute),
-			gnet.WithReadBufferCap(chunkBytes), gnet.WithLogger(quiet{}), gnet.WithLogLevel(logging.ErrorLevel))
+			gnet.WithReadBufferCap(chunkBytes), gnet.WithLogger(GnetQuiet{}))
 		if err == nil && !t.closing.Load() {
 			err = errors.New("gnet's engine stopped by itself: out of file descriptors?")
 		}
@@ -71,15 +70,6 @@ func listenGnet(addr string, loops int, srv sessions) (transport, error) {
 	}
 	return t, nil
 }
-
-// quiet drops gnet's own log lines: its errors come back from Run and OnClose.
-type quiet struct{}
-
-func (quiet) Debugf(string, ...any) {}
-func (quiet) Infof(string, ...any)  {}
-func (quiet) Warnf(string, ...any)  {}
-func (quiet) Errorf(string, ...any) {}
-func (quiet) Fatalf(string, ...any) {}
 
 func (t *gnetTransport) OnBoot(eng gnet.Engine) gnet.Action {
 	t.eng = eng

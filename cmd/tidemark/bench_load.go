@@ -3,12 +3,9 @@ package main
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,18 +16,12 @@ import (
 	"tidemark/internal/kwire"
 )
 
-// What a request costs the client, so that the figures are the broker's: each connection has one goroutine and a *tape* of encoded requests, back
-// to back. A turn is one read, which may bring several responses; a look at each (length, correlation id, error code, at known places); and one
-// write of as many requests as were answered, straight from the tape, with nothing changed but their correlation ids. The clock is read once a turn.
-// Nothing is allocated.
+// What a request costs the client, so that the figures are the broker's: each connection has a *tape* of encoded requests, back to back, and an event
+// loop for each core drives them all (bench_drive.go). A turn is one read, which may bring several responses; a look at each (length, correlation id,
+// error code, at known places); and one write of as many requests as were answered, straight from the tape, with nothing changed but their correlation
+// ids. The clock is read once a turn. Nothing is allocated.
 
-const (
-	benchReadBytes = 64 << 10
-	// benchDrain is how long answers may still come after the end; later ones are reported as unanswered.
-	benchDrain = 10 * time.Second
-
-	correlationAt = 8 // in a request frame: length 4, key 2, version 2
-)
+const correlationAt = 8 // in a request frame: length 4, key 2, version 2
 
 // load is a set of driven connections.
 type load struct {
@@ -54,20 +45,18 @@ type loadConn struct {
 	layout  responseLayout
 	request *kmsg.ProduceRequest // what the tape's requests are, for decoding the first answer in full
 
-	// the driving goroutine's
+	// its loop's
 	slot   int   // next one on the tape
 	nextID int32 // of the next request
 	await  int32 // of the next answer
 	sentAt []int64
-	in     []byte
-	have   int
 	seen   bool // the layout was checked against a full decode
+	ended  bool // all that was sent is answered and nothing more is sent, or it failed
 
-	// the driving goroutine's, read by others after it ended
-	latency    *hdrhistogram.Histogram // µs
-	requests   int64                   // answered without error inside the measured window
-	errors     map[int16]int64         // inside the measured window
-	unanswered int
+	// its loop's, read by others after the load ended
+	latency  *hdrhistogram.Histogram // µs
+	requests int64                   // answered without error inside the measured window
+	errors   map[int16]int64         // inside the measured window
 
 	total atomic.Int64 // all answers so far; for the progress line
 }
@@ -99,7 +88,6 @@ func newLoad(ctx context.Context, c *BenchProduceCmd, acks int16, targets []benc
 		lc := &loadConn{
 			load: l, slots: c.slots(), window: c.InFlight,
 			sentAt:  make([]int64, c.InFlight),
-			in:      make([]byte, benchReadBytes),
 			latency: hdrhistogram.New(1, (10 * time.Minute).Microseconds(), digits),
 			errors:  make(map[int16]int64),
 		}
@@ -168,66 +156,18 @@ func randomBatch(records, valueBytes int, random *rand.ChaCha8) ([]byte, error) 
 	return b.AppendTo(nil, kwire.NoProducer, nil)
 }
 
-// run drives all connections through warm-up and measurement. When ctx ends it stops early, and what was measured stands.
-func (l *load) run(ctx context.Context, warmup, duration time.Duration) error {
-	defer l.close()
-	l.begin = time.Now()
-	l.from.Store(int64(warmup))
-	l.end.Store(int64(warmup + duration))
-	failed := make(chan error, len(l.conns))
-	var drivers sync.WaitGroup
-	for _, lc := range l.conns {
-		drivers.Go(func() {
-			if err := lc.drive(); err != nil {
-				failed <- err
-			}
-		})
-	}
-	var err error
-	timer := time.NewTimer(warmup + duration)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-		l.end.Store(l.now())
-		l.from.Store(min(l.from.Load(), l.end.Load()))
-	case err = <-failed:
-		l.end.Store(0)
-	}
-	deadline := time.Now().Add(benchDrain)
-	if err != nil || l.oneWay {
-		deadline = time.Now()
-	}
-	for _, lc := range l.conns {
-		lc.nc.SetDeadline(deadline)
-	}
-	drivers.Wait()
-	if err == nil {
-		select {
-		case err = <-failed:
-		default:
-		}
-	}
-	return err
-}
-
-func (l *load) close() {
-	for _, lc := range l.conns {
-		if lc.conn != nil {
-			lc.conn.Close()
-		}
-	}
-}
-
-// now is ns since the load began.
-func (l *load) now() int64 { return int64(time.Since(l.begin)) }
-
-func (l *load) measured(now int64) bool { return now >= l.from.Load() && now < l.end.Load() }
-
 // answered is the number of answers so far; of one-way, of requests sent.
 func (l *load) answered() (sum int64) {
 	for _, lc := range l.conns {
 		sum += lc.total.Load()
+	}
+	return sum
+}
+
+// unanswered is the number of requests without an answer when the load had ended.
+func (l *load) unanswered() (sum int) {
+	for _, lc := range l.conns {
+		sum += int(lc.nextID - lc.await)
 	}
 	return sum
 }
@@ -242,141 +182,12 @@ func (l *load) anyError() int16 {
 	return 0
 }
 
-// drive is the loop of one connection.
-func (lc *loadConn) drive() error {
-	if lc.load.oneWay {
-		return lc.pour()
-	}
-	now := lc.load.now()
-	if err := lc.send(lc.window, now); err != nil {
-		return lc.broken("write", err)
-	}
-	for lc.nextID != lc.await {
-		n, err := lc.nc.Read(lc.in[lc.have:])
-		now = lc.load.now()
-		if err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) && now >= lc.load.end.Load() {
-				lc.unanswered = int(lc.nextID - lc.await)
-				return nil
-			}
-			return lc.broken("read", err)
-		}
-		lc.have += n
-		answers, err := lc.parse(now)
-		if err != nil {
-			return err
-		}
-		if answers == 0 || now >= lc.load.end.Load() {
-			continue
-		}
-		if err := lc.send(answers, now); err != nil {
-			return lc.broken("write", err)
+func (l *load) close() {
+	for _, lc := range l.conns {
+		if lc.conn != nil {
+			lc.conn.Close()
 		}
 	}
-	return nil
-}
-
-// pour drives one-way: it writes as fast as TCP takes it.
-func (lc *loadConn) pour() error {
-	for {
-		before := lc.load.now()
-		if before >= lc.load.end.Load() {
-			return nil
-		}
-		err := lc.send(lc.window, before)
-		now := lc.load.now()
-		if err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) && now >= lc.load.end.Load() {
-				return nil
-			}
-			return lc.broken("write", err)
-		}
-		lc.total.Add(int64(lc.window))
-		if lc.load.measured(now) {
-			lc.requests += int64(lc.window)
-		}
-	}
-}
-
-func (lc *loadConn) broken(op string, err error) error {
-	return &kwire.ConnError{Addr: lc.conn.Addr(), Op: op, Err: err}
-}
-
-// send writes the next n requests of the tape, n at most window, at once.
-func (lc *loadConn) send(n int, now int64) error {
-	first := lc.slot
-	for range n {
-		binary.BigEndian.PutUint32(lc.tape[lc.slot*lc.frame+correlationAt:], uint32(lc.nextID))
-		lc.sentAt[int(uint32(lc.nextID)%uint32(lc.window))] = now
-		lc.nextID++
-		if lc.slot++; lc.slot == lc.slots {
-			lc.slot = 0
-		}
-	}
-	if end := first + n; end <= lc.slots {
-		_, err := lc.nc.Write(lc.tape[first*lc.frame : end*lc.frame])
-		return err
-	}
-	around := net.Buffers{lc.tape[first*lc.frame:], lc.tape[:lc.slot*lc.frame]}
-	_, err := around.WriteTo(lc.nc)
-	return err
-}
-
-// parse takes the whole responses in the buffer and returns their number. Answers to requests of one write have one latency and are recorded together.
-func (lc *loadConn) parse(now int64) (answers int, err error) {
-	var (
-		at       int
-		run      int64 // successes with the latency of sent
-		sent     int64
-		measured = lc.load.measured(now)
-		flush    = func() {
-			if run > 0 {
-				lc.latency.RecordValues(max((now-sent)/1e3, 1), run)
-				lc.requests += run
-				run = 0
-			}
-		}
-	)
-	for lc.have-at >= 8 {
-		frame := 4 + int(binary.BigEndian.Uint32(lc.in[at:]))
-		if frame < lc.layout.errorAt+2 || frame > 1<<20 {
-			return 0, fmt.Errorf("%s: %w: %d bytes for a produce response", lc.conn.Addr(), kwire.ErrFrame, frame)
-		}
-		if lc.have-at < frame {
-			if frame > len(lc.in) {
-				lc.in = append(lc.in, make([]byte, frame-len(lc.in))...)
-			}
-			break
-		}
-		b := lc.in[at : at+frame]
-		if id := int32(binary.BigEndian.Uint32(b[4:])); id != lc.await {
-			return 0, fmt.Errorf("%s: %w: correlation id %d, wanted %d", lc.conn.Addr(), kwire.ErrFrame, id, lc.await)
-		}
-		code := int16(binary.BigEndian.Uint16(b[lc.layout.errorAt:]))
-		if !lc.seen {
-			if err := lc.check(b, code); err != nil {
-				return 0, err
-			}
-		}
-		if measured {
-			if t := lc.sentAt[int(uint32(lc.await)%uint32(lc.window))]; t != sent {
-				flush()
-				sent = t
-			}
-			if code == 0 {
-				run++
-			} else {
-				lc.errors[code]++
-			}
-		}
-		lc.await++
-		at += frame
-		answers++
-	}
-	flush()
-	lc.have = copy(lc.in, lc.in[at:lc.have])
-	lc.total.Add(int64(answers))
-	return answers, nil
 }
 
 // check decodes the first response in full, to be sure that the layout is as assumed.

@@ -64,7 +64,6 @@ func newBenchReport(c *BenchProduceCmd, acks int16, l *load) *benchReport {
 			latency.Merge(lc.latency)
 		}
 		r.Requests += lc.requests
-		r.Unanswered += lc.unanswered
 		for code, n := range lc.errors {
 			r.Errors += n
 			r.ErrorsByCode[codeName(code)] += n
@@ -77,6 +76,8 @@ func newBenchReport(c *BenchProduceCmd, acks int16, l *load) *benchReport {
 	r.MBPerS = r.RecordsPerS * float64(c.RecordBytes) / 1e6
 	if l.oneWay {
 		r.Note = oneWayNote
+	} else {
+		r.Unanswered = l.unanswered()
 	}
 	if latency.TotalCount() > 0 {
 		ms := func(us int64) *float64 {
