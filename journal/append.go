@@ -100,12 +100,17 @@ func (a *Appender) Add(kind RecordKind, flags uint8, partition uint32, base Logi
 		panic(fmt.Sprintf("journal: record of %d bytes at %d passes the frame's end %d", len(payload), at, a.limit))
 	}
 	r := Record{Kind: kind, Flags: flags, Partition: partition, Base: base, Payload: payload}
-	var b [RecordHeaderBytes]byte
-	r.encodeHeader(&b)
-	a.j.cache.put(at, b[:])
-	a.j.cache.put(at+RecordHeaderBytes, payload)
-	if pad := alignUp(len(payload)) - len(payload); pad > 0 {
-		a.j.cache.put(at+RecordHeaderBytes+Offset(len(payload)), padding[:pad])
+	room, around := a.j.cache.span(at, RecordBytes(len(payload)))
+	if len(around) == 0 {
+		r.encodeHeader((*[RecordHeaderBytes]byte)(room))
+		copy(room[RecordHeaderBytes:], payload)
+		clear(room[RecordHeaderBytes+len(payload):])
+	} else { // it passes the ring's end
+		var head [RecordHeaderBytes]byte
+		r.encodeHeader(&head)
+		a.j.cache.put(at, head[:])
+		a.j.cache.put(at+RecordHeaderBytes, payload)
+		a.j.cache.put(at+RecordHeaderBytes+Offset(len(payload)), padding[:alignUp(len(payload))-len(payload)])
 	}
 	a.at += Offset(RecordBytes(len(payload)))
 	a.head.Records++

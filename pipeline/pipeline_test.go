@@ -154,8 +154,8 @@ func makeBatch(count int, body string, pid int64, epoch int16, seq int32) []byte
 }
 
 func produce(level qos.Level, part *catalog.Partition, b []byte) *Request {
-	info, err := batch.Accept(b)
-	if err != nil {
+	var info batch.Info
+	if err := info.Accept(b); err != nil {
 		panic(err)
 	}
 	return &Request{Marks: level.Marks(), Level: level, Bytes: len(b), Records: []Record{{Kind: journal.RecordBatch, Partition: part, Payload: b, Info: info}}}
@@ -275,7 +275,7 @@ func TestOneRequestIsOneFrame(t *testing.T) {
 	r := &Request{Marks: qos.All.Marks(), Level: qos.All}
 	for _, part := range parts {
 		b := makeBatch(1, "x", -1, -1, -1)
-		info, _ := batch.Accept(b)
+		info := batch.Head(b)
 		r.Records = append(r.Records, Record{Kind: journal.RecordBatch, Partition: part, Payload: b, Info: info})
 	}
 	before := p.stats.frames.Load()

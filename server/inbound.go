@@ -146,7 +146,7 @@ func (s *Session) dispatch(a *arena, frame []byte, c *chunk) bool {
 		s.who.Store(&who)
 	}
 	if kmsg.Key(h.Key) == kmsg.Produce {
-		return s.produce(a, h, frame, c)
+		return s.produce(a, &h, frame, c)
 	}
 	if c == nil {
 		var own []byte
@@ -158,7 +158,7 @@ func (s *Session) dispatch(a *arena, frame []byte, c *chunk) bool {
 }
 
 // produce decodes and queues a Produce request.
-func (s *Session) produce(a *arena, h kafka.Header, frame []byte, c *chunk) bool {
+func (s *Session) produce(a *arena, h *kafka.Header, frame []byte, c *chunk) bool {
 	p := s.takeProduce()
 	if err := s.srv.broker.DecodeProduce(h, p, s.now); err != nil {
 		p.Recycle()

@@ -75,55 +75,62 @@ var (
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Head reads the header without a check; b has at least HeaderBytes.
-func Head(b []byte) Info {
+func Head(b []byte) (i Info) {
+	i.read(b)
+	return i
+}
+
+func (i *Info) read(b []byte) {
 	be := binary.BigEndian
-	_ = b[HeaderBytes-1]
-	return Info{
-		Base: int64(be.Uint64(b)), LeaderEpoch: int32(be.Uint32(b[12:])), Attributes: int16(be.Uint16(b[21:])),
-		LastOffsetDelta: int32(be.Uint32(b[23:])), BaseTimestamp: int64(be.Uint64(b[27:])), MaxTimestamp: int64(be.Uint64(b[35:])),
-		ProducerID: int64(be.Uint64(b[43:])), ProducerEpoch: int16(be.Uint16(b[51:])),
-		BaseSequence: int32(be.Uint32(b[53:])), Count: int32(be.Uint32(b[57:])),
-	}
+	h := (*[HeaderBytes]byte)(b)
+	i.Base, i.LeaderEpoch, i.Attributes = int64(be.Uint64(h[0:])), int32(be.Uint32(h[12:])), int16(be.Uint16(h[21:]))
+	i.LastOffsetDelta, i.BaseTimestamp, i.MaxTimestamp = int32(be.Uint32(h[23:])), int64(be.Uint64(h[27:])), int64(be.Uint64(h[35:]))
+	i.ProducerID, i.ProducerEpoch = int64(be.Uint64(h[43:])), int16(be.Uint16(h[51:]))
+	i.BaseSequence, i.Count = int32(be.Uint32(h[53:])), int32(be.Uint32(h[57:]))
 }
 
 // Parse reads the header of bytes that should be one whole batch, and checks its shape and its checksum.
-func Parse(b []byte) (Info, error) {
-	if len(b) == 0 {
-		return Info{}, ErrEmpty
-	}
-	if len(b) > 16 && b[16] != 2 {
-		return Info{}, ErrMagic
-	}
-	if len(b) < HeaderBytes || int64(binary.BigEndian.Uint32(b[8:])) != int64(len(b)-lengthFrom) {
-		return Info{}, ErrLength
-	}
-	i := Head(b)
-	if i.Count <= 0 || i.LastOffsetDelta != i.Count-1 {
-		return i, ErrCount
-	}
-	if !SoundCRC(b) {
-		return i, ErrCRC
-	}
-	return i, nil
+func Parse(b []byte) (i Info, err error) {
+	return i, i.parse(b)
 }
 
-// Accept is Parse, and refuses what a client may not send outside of a transaction.
-func Accept(b []byte) (Info, error) {
-	i, err := Parse(b)
+func (i *Info) parse(b []byte) error {
 	switch {
-	case err != nil:
-	case i.Control():
-		err = ErrControl
-	case i.Transactional():
-		err = ErrTxn
-	case i.Codec() >= len(Codecs):
-		err = ErrCodec
-	case i.LogAppendTime():
-		err = ErrTimestamp
-	case i.Idempotent() && (i.ProducerEpoch < 0 || i.BaseSequence < 0):
-		err = ErrSequence
+	case len(b) == 0:
+		return ErrEmpty
+	case len(b) > 16 && b[16] != 2:
+		return ErrMagic
+	case len(b) < HeaderBytes || int64(binary.BigEndian.Uint32(b[8:])) != int64(len(b)-lengthFrom):
+		return ErrLength
 	}
-	return i, err
+	i.read(b)
+	switch {
+	case i.Count <= 0 || i.LastOffsetDelta != i.Count-1:
+		return ErrCount
+	case !SoundCRC(b):
+		return ErrCRC
+	}
+	return nil
+}
+
+// Accept is Parse into i, and refuses what a client may not send outside of a transaction.
+func (i *Info) Accept(b []byte) error {
+	if err := i.parse(b); err != nil {
+		return err
+	}
+	switch {
+	case i.Control():
+		return ErrControl
+	case i.Transactional():
+		return ErrTxn
+	case i.Codec() >= len(Codecs):
+		return ErrCodec
+	case i.LogAppendTime():
+		return ErrTimestamp
+	case i.Idempotent() && (i.ProducerEpoch < 0 || i.BaseSequence < 0):
+		return ErrSequence
+	}
+	return nil
 }
 
 // SoundCRC compares the checksum of a batch of at least HeaderBytes.

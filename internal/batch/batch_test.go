@@ -46,7 +46,7 @@ func TestAccept(t *testing.T) {
 		{"append time", build(1, true, func(b []byte) { b[22] |= attrLogAppendTime }), ErrTimestamp},
 		{"no sequence", build(1, true, func(b []byte) { be.PutUint64(b[43:], 5) }), ErrSequence},
 	} {
-		if _, err := Accept(c.b); !errors.Is(err, c.want) {
+		if err := new(Info).Accept(c.b); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
 	}
@@ -55,7 +55,8 @@ func TestAccept(t *testing.T) {
 func TestPatchKeepsTheChecksum(t *testing.T) {
 	b := build(3, true, nil)
 	Patch(b, 1<<40, 7)
-	i, err := Accept(b)
+	var i Info
+	err := i.Accept(b)
 	if err != nil || i.Base != 1<<40 || i.LeaderEpoch != 7 || i.MaxTimestamp != 99 {
 		t.Fatalf("%+v, %v", i, err)
 	}
@@ -64,7 +65,8 @@ func TestPatchKeepsTheChecksum(t *testing.T) {
 func FuzzAccept(f *testing.F) {
 	f.Add(build(3, true, nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if i, err := Accept(b); err == nil && (i.Count <= 0 || len(b) < HeaderBytes || i.Control() || i.Codec() >= len(Codecs)) {
+		var i Info
+		if err := i.Accept(b); err == nil && (i.Count <= 0 || len(b) < HeaderBytes || i.Control() || i.Codec() >= len(Codecs)) {
 			t.Fatalf("taken: %+v", i)
 		}
 	})

@@ -80,9 +80,13 @@ func ParseHeader(frame []byte) (Header, error) {
 		h.ClientID, rest = rest[:n:n], rest[n:]
 	}
 	if h.Version >= flexible[h.Key] {
-		var err error
-		if rest, err = skipTags(rest); err != nil {
-			return h, err
+		if len(rest) > 0 && rest[0] == 0 { // no tags, as usual
+			rest = rest[1:]
+		} else {
+			var err error
+			if rest, err = skipTags(rest); err != nil {
+				return h, err
+			}
 		}
 	}
 	h.Body = rest

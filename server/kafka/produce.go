@@ -149,46 +149,70 @@ func (c *Produce) Failed() bool {
 	return false
 }
 
-// reader walks a request's body; the first thing that does not fit makes it bad for good.
+// reader walks a request's body; the first thing that does not fit makes it bad for good: what is read from then on is zero.
 type reader struct {
 	b   []byte
+	at  int
 	bad bool
 }
 
+// left is the number of bytes that were not read.
+func (r *reader) left() int { return len(r.b) - r.at }
+
+func (r *reader) fail() {
+	r.b, r.at, r.bad = nil, 0, true
+}
+
+// take reads n bytes, none if n is negative.
 func (r *reader) take(n int) []byte {
-	if r.bad || n < 0 || n > len(r.b) {
-		r.bad = true
+	if n <= 0 {
 		return nil
 	}
-	v := r.b[:n:n]
-	r.b = r.b[n:]
+	if n > r.left() {
+		r.fail()
+		return nil
+	}
+	v := r.b[r.at : r.at+n : r.at+n]
+	r.at += n
 	return v
 }
 
 func (r *reader) int16() int16 {
-	if v := r.take(2); v != nil {
-		return int16(binary.BigEndian.Uint16(v))
+	if r.left() < 2 {
+		r.fail()
+		return 0
 	}
-	return 0
+	v := binary.BigEndian.Uint16(r.b[r.at:])
+	r.at += 2
+	return int16(v)
 }
 
 func (r *reader) int32() int32 {
-	if v := r.take(4); v != nil {
-		return int32(binary.BigEndian.Uint32(v))
+	if r.left() < 4 {
+		r.fail()
+		return 0
 	}
-	return 0
+	v := binary.BigEndian.Uint32(r.b[r.at:])
+	r.at += 4
+	return int32(v)
 }
 
+// uvarint reads an unsigned varint of at most 32 bits; most have one byte.
 func (r *reader) uvarint() int {
-	if r.bad {
-		return 0
+	if r.at < len(r.b) && r.b[r.at] < 0x80 {
+		r.at++
+		return int(r.b[r.at-1])
 	}
-	v, rest, ok := uvarint(r.b)
+	return r.longUvarint()
+}
+
+func (r *reader) longUvarint() int {
+	v, rest, ok := uvarint(r.b[r.at:])
 	if !ok {
-		r.bad = true
+		r.fail()
 		return 0
 	}
-	r.b = rest
+	r.at = len(r.b) - len(rest)
 	return int(v)
 }
 
@@ -204,16 +228,21 @@ func (r *reader) length(flexible, short bool) int {
 	}
 }
 
+// tags passes over the tagged fields of a flexible message; most have none.
 func (r *reader) tags(flexible bool) {
-	if !flexible || r.bad {
+	if !flexible {
 		return
 	}
-	rest, err := skipTags(r.b)
+	if r.at < len(r.b) && r.b[r.at] == 0 {
+		r.at++
+		return
+	}
+	rest, err := skipTags(r.b[r.at:])
 	if err != nil {
-		r.bad = true
+		r.fail()
 		return
 	}
-	r.b = rest
+	r.at = len(r.b) - len(rest)
 }
 
 // array reads an array's length, and refuses one that the rest of the body cannot hold: each element has at least min bytes.
@@ -222,15 +251,15 @@ func (r *reader) array(flexible bool, min int) int {
 	if n < 0 {
 		return 0
 	}
-	if n > len(r.b)/min {
-		r.bad = true
+	if n > r.left()/min {
+		r.fail()
 		return 0
 	}
 	return n
 }
 
 // DecodeProduce reads a Produce request and checks all of it that can be checked without the pipeline: topics, partitions, each batch with its checksum. The payloads alias body. A body that does not decode is ErrShort. c is fresh or was Reset; now is the pipeline's clock. It is for IO goroutines: it does not block.
-func (b *Broker) DecodeProduce(h Header, c *Produce, now time.Duration) error {
+func (b *Broker) DecodeProduce(h *Header, c *Produce, now time.Duration) error {
 	c.CorrelationID, c.version = h.CorrelationID, h.Version
 	flexible := h.Version >= 9
 	r := reader{b: h.Body}
@@ -238,7 +267,7 @@ func (b *Broker) DecodeProduce(h Header, c *Produce, now time.Duration) error {
 	if h.Version >= 3 {
 		n := r.length(flexible, true)
 		transactional = n >= 0
-		r.take(max(n, 0))
+		r.take(n)
 	}
 	c.Acks = r.int16()
 	timeout := r.int32()
@@ -293,9 +322,10 @@ func (b *Broker) decodeTopic(c *Produce, r *reader, view *catalog.View, flexible
 	}
 	n := r.array(flexible, 5)
 	for range n {
-		p := producePart{index: r.int32(), record: -1}
-		records := r.take(max(r.length(flexible, false), 0))
-		p.after = int32(len(r.b))
+		c.parts = append(c.parts, producePart{index: r.int32(), record: -1})
+		p := &c.parts[len(c.parts)-1]
+		records := r.take(r.length(flexible, false))
+		p.after = int32(r.left())
 		r.tags(flexible)
 		if r.bad {
 			return
@@ -313,9 +343,8 @@ func (b *Broker) decodeTopic(c *Produce, r *reader, view *catalog.View, flexible
 		case transactional:
 			p.code, p.reason = kerr.InvalidTxnState.Code, "transactions are not supported yet"
 		default:
-			b.decodeBatch(c, &p, t, records)
+			b.decodeBatch(c, p, t, records)
 		}
-		c.parts = append(c.parts, p)
 		pt.parts++
 	}
 	r.tags(flexible)
@@ -332,18 +361,21 @@ func (b *Broker) decodeBatch(c *Produce, p *producePart, t *catalog.Topic, recor
 		p.code, p.reason = kerr.MessageTooLarge.Code, fmt.Sprintf("batch of %d bytes, max.message.bytes is %d", len(records), limit)
 		return
 	}
-	info, err := batch.Accept(records)
-	if err == nil && info.Codec() == batch.CodecZstd && c.version < 7 {
-		p.code, p.reason = kerr.UnsupportedCompressionType.Code, "zstd needs Produce version 7"
-		return
-	}
-	if err != nil {
+	at := len(c.Request.Records)
+	c.Request.Records = append(c.Request.Records, pipeline.Record{})
+	rec := &c.Request.Records[at]
+	err := rec.Info.Accept(records)
+	switch {
+	case err != nil:
 		p.code, p.reason = Code(err), err.Error()
+	case rec.Info.Codec() == batch.CodecZstd && c.version < 7:
+		p.code, p.reason = kerr.UnsupportedCompressionType.Code, "zstd needs Produce version 7"
+	default:
+		p.part, p.record = t.Partitions[p.index], int32(at)
+		rec.Kind, rec.Partition, rec.Payload = journal.RecordBatch, p.part, records
 		return
 	}
-	p.part = t.Partitions[p.index]
-	p.record = int32(len(c.Request.Records))
-	c.Request.Records = append(c.Request.Records, pipeline.Record{Kind: journal.RecordBatch, Partition: p.part, Payload: records, Info: info})
+	c.Request.Records = c.Request.Records[:at]
 }
 
 // result is what one partition is told.
