@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"tidemark/internal/batch"
+	"tidemark/internal/planted"
 	"tidemark/journal"
 )
 
@@ -185,6 +186,8 @@ func (c *Catalog) AppliedBatch(p *Partition, i *batch.Info, base journal.Logical
 func (c *Catalog) StartWriting() {
 	for _, p := range c.partitions {
 		p.Next = p.HighWatermark()
-		p.Seq = p.appliedSeq.clone()
+		if !planted.Is(planted.SequencesForgotten) {
+			p.Seq = p.appliedSeq.clone()
+		}
 	}
 }

@@ -3,6 +3,7 @@ package journal
 import (
 	"fmt"
 
+	"tidemark/internal/planted"
 	"tidemark/internal/vfs"
 )
 
@@ -20,6 +21,9 @@ type Flusher struct {
 	flushed Offset      // end of the last frame wholly below synced
 	last    FrameHeader // of that frame (a filler counts)
 	bounce  []byte
+
+	late   []byte // planted.FlushesShareABlock only
+	lateAt Offset
 }
 
 // Flushed is the end of the last frame that is wholly durable.
@@ -90,10 +94,25 @@ func (f *Flusher) write(from, to Offset) (int, error) {
 		bufs = append(bufs, f.bounce)
 	}
 	n, err := seg.file.WriteSync(bufs, int64(from-seg.start))
-	if err != nil {
+	if planted.Is(planted.FlushesShareABlock) {
+		f.landLate(seg, from, to)
+	}
+	if err != nil && !planted.Is(planted.IgnoreSyncError) {
 		return n, &FatalError{Op: fmt.Sprintf("write and sync of segment %020d at offset %d, %d bytes", seg.start, from, to-from), Err: err}
 	}
 	return n, nil
+}
+
+// landLate is a planted bug: the flush before this one ended inside a block, and its copy of the block reaches the disk after this one's.
+func (f *Flusher) landLate(seg *segment, from, to Offset) {
+	if f.late != nil && f.lateAt == from && to > from {
+		_, _ = seg.file.WriteSync([][]byte{f.late}, int64(from-seg.start))
+	}
+	f.late = nil
+	if to%vfs.BlockBytes != 0 {
+		f.late, f.lateAt = vfs.AlignedBytes(vfs.BlockBytes), roundDown(to, vfs.BlockBytes)
+		copy(f.late, f.bounce)
+	}
 }
 
 // lapEnd is the first position behind o at which the ring begins anew.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"path"
 
+	"tidemark/internal/planted"
 	"tidemark/internal/vfs"
 )
 
@@ -126,6 +127,10 @@ func (j *Journal) recover(mark Mark) (Recovered, error) {
 	}
 
 	// (4) damage, a torn tail, or the end
+	if planted.Is(planted.CutInMidLog) {
+		r.ProvenF = min(r.ProvenF, s.pos)
+		mark.Flushed, mark.Chain = s.pos, s.chain
+	}
 	if s.pos < r.ProvenF && j.NextFrame(r.ProvenF) != s.pos {
 		return r, &DamageError{CorruptError: CorruptError{Segment: roundDown(s.pos, j.opts.SegmentBytes), Offset: s.pos, Cause: stop.Error()}, ProvenF: r.ProvenF}
 	}
@@ -166,7 +171,7 @@ func (j *Journal) finishCut(mark *Mark) error {
 	if mark.Cut < first || mark.Cut > end {
 		return &CorruptError{Segment: -1, File: markName, Offset: mark.Cut, Cause: fmt.Sprintf("a cut at %d, the segments hold %d to %d", mark.Cut, first, end)}
 	}
-	if mark.Cut < end {
+	if mark.Cut < end && !planted.Is(planted.CutWithoutZeroing) {
 		if err := j.zeroTail(mark.Cut); err != nil {
 			return err
 		}
@@ -226,6 +231,9 @@ func (s *segments) dropTail(from Offset) error {
 // start rewrites what was not proven to be synced, so that nothing is published that was only in a page cache, and sets the stages to the end.
 func (j *Journal) start(r Recovered, last FrameHeader, chain uint32) error {
 	from := min(r.ProvenF, r.End)
+	if planted.Is(planted.TailNotRewritten) {
+		from = r.End
+	}
 	if err := j.rewrite(roundDown(from, vfs.BlockBytes), r.End); err != nil {
 		return err
 	}
@@ -259,7 +267,10 @@ func (j *Journal) start(r Recovered, last FrameHeader, chain uint32) error {
 
 // rewrite reads [from, to) and writes it again, synced; from is a block boundary, and what is behind to in its last block becomes zero.
 func (j *Journal) rewrite(from, to Offset) error {
-	b := vfs.AlignedBytes(scanBytes)
+	if from >= to {
+		return nil
+	}
+	b := vfs.AlignedBytes(int(min(scanBytes, roundUp(to-from, vfs.BlockBytes))))
 	for from < to {
 		seg, err := j.segs.acquire(from)
 		if err != nil {

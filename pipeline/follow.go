@@ -5,6 +5,7 @@ import (
 
 	"tidemark/catalog"
 	"tidemark/internal/batch"
+	"tidemark/internal/planted"
 	"tidemark/journal"
 )
 
@@ -31,10 +32,18 @@ const followBytes = 4 << 20
 func (f *follower) step() (more bool, err error) {
 	p := f.p
 	committed := p.committed.Load()
+	if planted.Is(planted.IndexAhead) {
+		committed = p.written.Load()
+	}
 	limit := f.at + followBytes
 	commands := false
 	for f.at < committed && f.at < limit {
-		frame, err := p.journal.FrameAt(p.journal.NextFrame(f.at), &f.scratch)
+		next := p.journal.NextFrame(f.at)
+		if next >= committed { // committed stands behind a segment's remainder: the frame there is not committed yet
+			f.at = committed
+			break
+		}
+		frame, err := p.journal.FrameAt(next, &f.scratch)
 		if err != nil {
 			return false, err
 		}

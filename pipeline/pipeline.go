@@ -196,6 +196,10 @@ func (p *Pipeline) open() error {
 	if err != nil {
 		return err
 	}
+	// A process that died may have left a snapshot whose name is in memory alone; segments are dropped on the strength of it.
+	if err := p.opts.FS.SyncDir(p.opts.DataDir); err != nil {
+		return &journal.FatalError{Op: "sync of the data directory", Err: err}
+	}
 	jopts := journal.Options{
 		FS: p.opts.FS, Dir: journal.JournalDir(p.opts.DataDir, jm.ID), Salt: salt,
 		SegmentBytes: jm.SegmentBytes, CacheBytes: p.opts.CacheBytes, Spares: p.opts.Spares,
@@ -317,7 +321,7 @@ func (p *Pipeline) replay() error {
 	p.applied.Advance(end)
 	p.follow.snapshot = catalogFrom - catalogFrom%size
 	p.follow.touched = nil
-	p.raiseLogStarts()
+	p.raiseLogStarts(first)
 	p.catalog.StartWriting()
 	return nil
 }
@@ -353,14 +357,14 @@ func (p *Pipeline) rebuildIndex(segment journal.Offset, cause error) error {
 	})
 }
 
-// raiseLogStarts moves each partition's log start to its first batch that is still there.
-func (p *Pipeline) raiseLogStarts() {
-	if p.journal.First() == 0 {
+// raiseLogStarts moves each partition's log start to its first batch at or behind first, a segment's start.
+func (p *Pipeline) raiseLogStarts(first journal.Offset) {
+	if first == 0 {
 		return
 	}
 	for _, t := range p.catalog.View().Topics {
 		for _, part := range t.Partitions {
-			if first, ok := p.index.First(part.ID); ok {
+			if first, ok := p.index.First(part.ID, first); ok {
 				part.RaiseLogStart(first)
 			} else {
 				part.RaiseLogStart(part.HighWatermark())
@@ -372,7 +376,6 @@ func (p *Pipeline) raiseLogStarts() {
 // dropped follows a move of the journal's log start. Upkeep goroutine.
 func (p *Pipeline) dropped(first journal.Offset) {
 	p.index.DropBefore(first)
-	p.raiseLogStarts()
 	p.event(SegmentsDropped{First: first})
 }
 
@@ -468,6 +471,9 @@ func (p *Pipeline) LeaderEpoch() int32 { return int32(p.replicator.Term()) }
 
 // FrameMax is the most bytes that a request's records may take, headers counted.
 func (p *Pipeline) FrameMax() int { return p.journal.FrameMax() - journal.FrameHeaderBytes }
+
+// Written is the stream's end: no byte behind it was published.
+func (p *Pipeline) Written() journal.Offset { return p.written.Load() }
 
 // Err is why the pipeline failed; nil while it has not.
 func (p *Pipeline) Err() error {

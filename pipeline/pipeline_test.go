@@ -458,3 +458,42 @@ func TestLife(t *testing.T) {
 		})
 	}
 }
+
+// TestRemainderIsNotTheNextFrame: when flushed has passed a segment's remainder that is too small for a header, the frame behind it is not taken for committed.
+func TestRemainderIsNotTheNextFrame(t *testing.T) {
+	faulty := vfs.NewFaulty(vfs.NewMem())
+	opts := testOptions(faulty)
+	opts.FlushInterval = time.Millisecond
+	p := open(t, opts)
+	part := createTopic(t, p, "t", 1).Partitions[0]
+	w := newWaiter()
+	segEnd := journal.Offset(opts.SegmentBytes)
+	const left = 40 // bytes of the segment that no frame can use
+	put := func(level qos.Level, frame int) *Request {
+		body := frame - journal.FrameHeaderBytes - journal.RecordHeaderBytes - batch.HeaderBytes
+		return w.submit(t, p, produce(level, part, makeBatch(1, string(make([]byte, body)), -1, -1, -1)))
+	}
+	for rest := segEnd - p.Written() - left; rest > 0; rest = segEnd - p.Written() - left {
+		frame := int(rest)
+		if frame > 20_000 {
+			frame = 10_000
+		}
+		w.wait(t, put(qos.Persistence, frame))
+	}
+	if p.Written() != segEnd-left {
+		t.Fatalf("written is %d, wanted %d", p.Written(), segEnd-left)
+	}
+	p.CatchUp()
+	seen := part.HighWatermark()
+	gate := vfs.NewGate(".journal")
+	gate.Hold()
+	t.Cleanup(gate.Release)
+	faulty.SetHooks(gate.Hook)
+	last := put(qos.Persistence, 1000)
+	eventually(t, "flushed passes the remainder", func() bool { return p.flushed.Load() == segEnd && p.indexed.Load() >= segEnd })
+	if hw := part.HighWatermark(); hw != seen || p.indexed.Load() != segEnd {
+		t.Errorf("readers see up to %d, and indexed is %d, while the frame at %d is not flushed: wanted %d", hw, p.indexed.Load(), segEnd, seen)
+	}
+	gate.Release()
+	w.wait(t, last)
+}

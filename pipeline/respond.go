@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tidemark/internal/planted"
 	"tidemark/journal"
 	"tidemark/qos"
 )
@@ -86,6 +87,9 @@ func (s *responder) watchAdmission() {
 func (s *responder) reached(marks qos.Marks) journal.Offset {
 	p := s.p
 	at := p.written.Load()
+	if planted.Is(planted.AckBeforeSync) {
+		return at
+	}
 	if marks&qos.Flushed != 0 {
 		at = min(at, p.flushed.Load())
 	}
@@ -162,6 +166,9 @@ func (s *responder) answer(r *Request) {
 	s.answered++
 	if w := r.Owner.Answer(r); w != nil {
 		s.dirty = append(s.dirty, w)
+	}
+	if planted.Is(planted.AnsweredTwice) && r.end%64 == 0 {
+		r.Owner.Answer(r)
 	}
 }
 

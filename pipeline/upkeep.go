@@ -175,6 +175,7 @@ func (u *upkeep) retain() error {
 			p.marker.raise(first + size)
 			return nil
 		}
+		p.raiseLogStarts(first + size) // before the bytes go: a reader is told where the log begins, and finds no gap
 		dropped, err := p.journal.DropHead(limit)
 		if dropped {
 			p.dropped(p.journal.First())

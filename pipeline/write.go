@@ -7,6 +7,7 @@ import (
 
 	"tidemark/catalog"
 	"tidemark/internal/batch"
+	"tidemark/internal/planted"
 	"tidemark/journal"
 	"tidemark/qos"
 )
@@ -142,7 +143,9 @@ func (w *writer) assignBatch(r *Request, rec *Record, epoch int32, nowMs int64) 
 		}
 		if original != nil {
 			rec.Base = original.Base
-			r.end = max(r.end, original.End)
+			if !planted.Is(planted.RetryBeforeItsTime) {
+				r.end = max(r.end, original.End)
+			}
 			return false
 		}
 		u.saved = part.Seq.Save(rec.Info.ProducerID)
@@ -162,6 +165,9 @@ func (w *writer) fill() {
 	p := w.p
 	a := &p.journal.Append
 	for _, r := range w.reqs {
+		if planted.Is(planted.BufferReusedEarly) {
+			r.Owner.Serialized(r)
+		}
 		for i := range r.Records {
 			rec := &r.Records[i]
 			if rec.at != toBeWritten {
@@ -218,7 +224,9 @@ func (w *writer) hand(end journal.Offset) {
 		if r.wrote() || r.end == pendingEnd {
 			r.end = end
 		}
-		r.Owner.Serialized(r)
+		if !planted.Is(planted.BufferReusedEarly) || end == 0 {
+			r.Owner.Serialized(r)
+		}
 		marks |= r.Marks
 	}
 	p.stats.observeTurn(w.reqs)

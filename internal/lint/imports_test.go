@@ -16,20 +16,21 @@ import (
 
 // mayImport is the import table: which of our packages each package may use. Data goes one way: server → pipeline → journal. qos is a leaf, and so is everything under internal.
 var mayImport = map[string][]string{
-	"internal/vfs":   {},
-	"internal/batch": {},
-	"internal/kwire": {},
-	"qos":            {},
-	"journal":        {"internal/vfs"},
-	"journal/index":  {"internal/vfs", "journal"},
-	"catalog":        {"internal/batch", "internal/vfs", "journal"},
-	"pipeline":       {"catalog", "internal/batch", "internal/vfs", "journal", "journal/index", "qos"},
-	"server/kafka":   {"catalog", "internal/batch", "journal", "pipeline", "qos"},
-	"server":         {"pipeline", "server/kafka"},
+	"internal/vfs":     {},
+	"internal/batch":   {},
+	"internal/kwire":   {},
+	"internal/planted": {},
+	"qos":              {},
+	"journal":          {"internal/planted", "internal/vfs"},
+	"journal/index":    {"internal/vfs", "journal"},
+	"catalog":          {"internal/planted", "internal/batch", "internal/vfs", "journal"},
+	"pipeline":         {"internal/planted", "catalog", "internal/batch", "internal/vfs", "journal", "journal/index", "qos"},
+	"server/kafka":     {"catalog", "internal/batch", "journal", "pipeline", "qos"},
+	"server":           {"pipeline", "server/kafka"},
 	"cmd/tidemark": {"catalog", "internal/batch", "internal/kwire", "internal/vfs", "journal", "journal/index", "pipeline", "qos",
 		"server", "server/kafka"},
 	"scripts/node":    {},
-	"scripts/torture": {"internal/kwire", "qos", "scripts/node"},
+	"scripts/torture": {"catalog", "internal/batch", "internal/kwire", "internal/planted", "internal/vfs", "journal", "journal/index", "pipeline", "qos", "scripts/node"},
 	"scripts/waiting": {"internal/kwire", "internal/vfs", "scripts/node"},
 	"scripts/floor":   {"scripts/node"},
 }
@@ -39,7 +40,7 @@ var only = map[string][]string{
 	"github.com/rs/zerolog":                          {"server", "cmd/tidemark"},
 	"github.com/panjf2000/gnet/v2":                   {"server", "cmd/tidemark"},
 	"github.com/twmb/franz-go/pkg/kmsg":              {"server", "server/kafka", "cmd/tidemark", "internal/kwire", "scripts/torture", "scripts/waiting"},
-	"golang.org/x/sys/unix":                          {"internal/vfs", "journal", "server", "cmd/tidemark", "scripts/floor"},
+	"golang.org/x/sys/unix":                          {"internal/vfs", "journal", "server", "cmd/tidemark", "scripts/floor", "scripts/torture"},
 	"github.com/prometheus/client_golang/prometheus": {"pipeline", "server", "cmd/tidemark"},
 }
 

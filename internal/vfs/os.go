@@ -1,9 +1,12 @@
 package vfs
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"sort"
 )
 
@@ -28,8 +31,22 @@ func (OS) Open(name string, mode Mode) (File, error) {
 
 func (OS) Rename(from, to string) error   { return os.Rename(from, to) }
 func (OS) Remove(name string) error       { return os.Remove(name) }
-func (OS) MkdirAll(dir string) error      { return os.MkdirAll(dir, 0o755) }
 func (OS) Free(dir string) (int64, error) { return freeBytes(dir) }
+
+// MkdirAll makes the names of the directories that it makes durable, too.
+func (o OS) MkdirAll(dir string) error {
+	if _, err := os.Stat(dir); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return os.MkdirAll(dir, 0o755) // it is there, or says why not
+	}
+	parent := filepath.Dir(dir)
+	if err := o.MkdirAll(parent); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return o.SyncDir(parent)
+}
 
 func (OS) List(dir string) ([]string, error) {
 	d, err := os.Open(dir)

@@ -208,19 +208,19 @@ func (x *Index) MaxTime(id uint32) (ms int64, ok bool) {
 	return ms, ok
 }
 
-// First is the logical offset of the partition's first batch that is still there.
-func (x *Index) First(id uint32) (journal.LogicalOffset, bool) {
+// First is the logical offset of the partition's first batch at or behind from, a segment's start.
+func (x *Index) First(id uint32, from journal.Offset) (journal.LogicalOffset, bool) {
 	p := x.get(id)
 	if p == nil {
 		return 0, false
 	}
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	switch {
-	case len(p.sealed) > 0:
-		return p.sealed[0].first, true
-	case len(p.tail) > 0:
-		return p.tail[0].Base, true
+	if n := sort.Search(len(p.sealed), func(i int) bool { return p.sealed[i].segment >= from }); n < len(p.sealed) {
+		return p.sealed[n].first, true
+	}
+	if tail := between(p.tail, from, 1<<62); len(tail) > 0 {
+		return tail[0].Base, true
 	}
 	return 0, false
 }

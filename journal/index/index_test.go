@@ -101,7 +101,7 @@ func TestFindInMemoryAndFiles(t *testing.T) {
 			if e.At < 2*segBytes {
 				continue
 			}
-			if first, ok := y.First(id); !ok || first != e.Base {
+			if first, ok := y.First(id, 0); !ok || first != e.Base {
 				t.Errorf("partition %d begins at %d, want %d", id, first, e.Base)
 			}
 			break

@@ -1,9 +1,9 @@
-// Torture tries to break a real server and checks that nothing that was acknowledged is lost.
+// Torture tries to break Tidemark, and checks that nothing that was acknowledged is lost.
 //
-//	go run ./scripts/torture kill9 [--rounds 10] [--seed N]
+//	go run ./scripts/torture NAME [--long] [--seed N] [flags]
 //
-// It builds the server, runs it on a port of the system's choice with its data in a temporary folder, and ends only processes that it started. Every run prints its seed and ends with
-// "N passed, N failed".
+// Each form lies in its own file and has a short form, for CI, and a long one. Servers get ports of the system's choice, data lies in temporary folders, and only processes that were started here are ended. A run
+// prints its seed, its commit, what it did and how much was unanswered when it did it, and ends with "N passed, N failed". docs/reliability.md has the ledger of long runs.
 package main
 
 import (
@@ -11,17 +11,40 @@ import (
 	"os"
 )
 
-// forms are the ways to torture, each in its own file.
-var forms = map[string]func(args []string) (passed, failed int, err error){
-	"kill9": kill9,
+// form is one way to torture.
+type form struct {
+	name, about string
+	run         func(args []string) (passed, failed int, err error)
+}
+
+var forms []form
+
+func init() {
+	forms = []form{
+		{"kill9", "kill -9 under mixed load; what was acknowledged is read back", kill9},
+		{"crashpoints", "a crash at every step of the disk, in memory: torn, reordered and forgotten writes, and crashes in recovery", crashpoints},
+		{"planted", "plants known bugs, one at a time, and wants each to be found by the other forms", plantedBugs},
+	}
 }
 
 func main() {
-	if len(os.Args) < 2 || forms[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: torture kill9 [--rounds N] [--seed N]")
-		os.Exit(2)
+	if len(os.Args) >= 2 {
+		for _, f := range forms {
+			if f.name == os.Args[1] {
+				torture(f, os.Args[2:])
+				return
+			}
+		}
 	}
-	passed, failed, err := forms[os.Args[1]](os.Args[2:])
+	fmt.Fprintln(os.Stderr, "usage: torture NAME [--long] [--seed N] [flags]; torture NAME -h shows a form's flags")
+	for _, f := range forms {
+		fmt.Fprintf(os.Stderr, "  %-12s %s\n", f.name, f.about)
+	}
+	os.Exit(2)
+}
+
+func torture(f form, args []string) {
+	passed, failed, err := f.run(args)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "torture:", err)
 		failed++
