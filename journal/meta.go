@@ -70,7 +70,7 @@ func LoadMeta(fsys vfs.FS, dataDir string) (Meta, error) {
 		return damaged("the first line is not \"tidemark VERSION CHECKSUM\"")
 	}
 	if version > MetaVersion {
-		return m, fmt.Errorf("%s has format version %d; this build reads up to %d: use a newer tidemark", dataDir, version, MetaVersion)
+		return m, fmt.Errorf("%s has format version %d; this build reads up to %d: use a newer tidemark", path.Join(dataDir, "meta"), version, MetaVersion)
 	}
 	if crc32.Checksum(body, castagnoli) != sum {
 		return damaged("checksum mismatch")

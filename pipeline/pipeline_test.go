@@ -497,3 +497,31 @@ func TestRemainderIsNotTheNextFrame(t *testing.T) {
 	gate.Release()
 	w.wait(t, last)
 }
+
+// TestQueuedRequestsFailWithTheDisk: what waits for admission when the disk fails is answered then, not at Close.
+func TestQueuedRequestsFailWithTheDisk(t *testing.T) {
+	faulty := vfs.NewFaulty(vfs.NewMem())
+	opts := testOptions(faulty)
+	opts.DirtyBytes = 1 // the write stage waits for each flush
+	p := open(t, opts)
+	part := createTopic(t, p, "t", 1).Partitions[0]
+	gate := vfs.NewGate(".journal")
+	gate.Hold()
+	t.Cleanup(gate.Release)
+	faulty.SetHooks(gate.Hook, vfs.FailNth(vfs.OpWriteSync, 1, errors.New("input/output error")))
+	w := newWaiter()
+	first := w.submit(t, p, produce(qos.Persistence, part, makeBatch(1, "x", -1, -1, -1)))
+	eventually(t, "the first is written", func() bool { return p.Written() > p.flushed.Load() })
+	queued := []*Request{first}
+	for range 5 {
+		queued = append(queued, w.submit(t, p, produce(qos.Persistence, part, makeBatch(1, "x", -1, -1, -1))))
+	}
+	gate.Release()
+	for _, r := range queued {
+		w.wait(t, r)
+		if !errors.Is(r.Err, ErrFailed) {
+			t.Errorf("%v, want %v", r.Err, ErrFailed)
+		}
+	}
+	w.onceEach(t)
+}

@@ -72,9 +72,7 @@ func (p *Pipeline) Read(part *catalog.Partition, from journal.LogicalOffset, max
 				}
 				if err == nil {
 					copy(dst[at:], span[e.At-spanAt:])
-					if !batch.SoundCRC(dst[at+journal.RecordHeaderBytes:]) {
-						err = p.mismatch(part, e, "batch checksum mismatch")
-					}
+					err = p.checkBatch(part, e, dst[at+journal.RecordHeaderBytes:])
 				}
 			}
 			if err == nil {
@@ -122,6 +120,19 @@ func (p *Pipeline) checkRecord(part *catalog.Partition, e index.Entry, b []byte)
 	kind, id, size, base := journal.PeekRecord(b)
 	if kind != journal.RecordBatch || id != part.ID || base != e.Base || size != int(e.Bytes) {
 		return p.mismatch(part, e, "another record stands where the index says")
+	}
+	return nil
+}
+
+// checkBatch looks at a batch that came from disk: its checksum, and the fields at its head that the checksum does not cover.
+func (p *Pipeline) checkBatch(part *catalog.Partition, e index.Entry, b []byte) error {
+	if !batch.SoundCRC(b) {
+		return p.mismatch(part, e, "batch checksum mismatch")
+	}
+	head := batch.Head(b)
+	epoch := part.EpochAt(e.Base) // -1 when it is so old that it was forgotten
+	if head.Base != int64(e.Base) || batch.Bytes(b) != int(e.Bytes) || b[16] != 2 || epoch >= 0 && head.LeaderEpoch != epoch {
+		return p.mismatch(part, e, "the head of the batch is not the one that was written")
 	}
 	return nil
 }

@@ -107,6 +107,10 @@ func (s *responder) reached(marks qos.Marks) journal.Offset {
 
 // step answers everything that can be answered now.
 func (s *responder) step() {
+	failed := s.p.failed.Load()
+	if failed { // the write goroutine takes no more
+		s.refuse(s.p.admit.take(nil, 1<<62, 1<<30), ErrFailed)
+	}
 	s.mu.Lock()
 	in, refused := s.incoming, s.refused
 	s.incoming, s.refused = s.spare[:0], s.spare2[:0]
@@ -124,7 +128,6 @@ func (s *responder) step() {
 	clear(in)
 	clear(refused)
 	s.spare, s.spare2 = in, refused
-	failed := s.p.failed.Load()
 	for marks := range s.queues {
 		q := &s.queues[marks]
 		if q.head == len(q.reqs) {

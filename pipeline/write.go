@@ -50,6 +50,7 @@ const (
 	holdRoom         // the cache is full
 	holdPinned       // a reader holds the cache
 	holdSegment      // the next segment is not there yet
+	holdNoSpace      // nor can it be made: what was queued was refused
 )
 
 // step makes one frame, or says what it waits for.
@@ -69,7 +70,11 @@ func (w *writer) step() hold {
 	}
 	// Room for the largest that the turn can become: a frame that is begun is finished.
 	now := max(p.wallMs(), p.journal.Append.LastTimestamp())
-	if h := w.begin(body, now); h != holdNone {
+	switch h := w.begin(body, now); h {
+	case holdNone:
+	case holdNoSpace:
+		return holdNone // go on with what came meanwhile
+	default:
 		return h
 	}
 	w.reqs = p.admit.take(w.reqs[:0], body, n)
@@ -95,8 +100,8 @@ func (w *writer) begin(body int, now int64) hold {
 		return holdNone
 	case errors.Is(err, journal.ErrNoSegment):
 		if p.upkeep.noSpace.Load() {
-			w.refuse(p.admit.take(w.reqs[:0], body, 1<<30), ErrNoSpace)
-			return holdNone
+			w.refuse(p.admit.take(w.reqs[:0], math.MaxInt, math.MaxInt), ErrNoSpace)
+			return holdNoSpace
 		}
 		p.upkeep.wake.set()
 		return holdSegment

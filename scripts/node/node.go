@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -18,6 +20,16 @@ type Node struct {
 	cmd  *exec.Cmd
 	Addr string        // where it listens
 	done chan struct{} // closed when it has ended
+	last atomic.Value  // string: its newest log line
+}
+
+// Ended is closed when the process has ended.
+func (n *Node) Ended() <-chan struct{} { return n.done }
+
+// Last is its newest log line.
+func (n *Node) Last() string {
+	s, _ := n.last.Load().(string)
+	return s
 }
 
 // Build compiles the server into dir.
@@ -33,11 +45,16 @@ const startTimeout = time.Minute
 
 // Start runs the server and returns when it listens.
 func Start(binary, dataDir string, settings ...string) (*Node, error) {
-	args := []string{"serve", "--data-dir", dataDir, "--listen", "127.0.0.1:0", "--admin-listen", ""}
+	return StartUnder(nil, binary, dataDir, settings...)
+}
+
+// StartUnder is Start with the server under another program, such as strace.
+func StartUnder(wrap []string, binary, dataDir string, settings ...string) (*Node, error) {
+	args := append(slices.Clone(wrap), binary, "serve", "--data-dir", dataDir, "--listen", "127.0.0.1:0", "--admin-listen", "")
 	for _, s := range settings {
 		args = append(args, "--set", s)
 	}
-	n := &Node{cmd: exec.Command(binary, args...), done: make(chan struct{})}
+	n := &Node{cmd: exec.Command(args[0], args[1:]...), done: make(chan struct{})}
 	logs, err := n.cmd.StderrPipe()
 	if err != nil {
 		return nil, err
@@ -46,11 +63,10 @@ func Start(binary, dataDir string, settings ...string) (*Node, error) {
 		return nil, err
 	}
 	listening := make(chan string, 1)
-	var last string
 	go func() {
 		defer close(n.done)
 		for lines := bufio.NewScanner(logs); lines.Scan(); {
-			last = lines.Text()
+			n.last.Store(lines.Text())
 			var line struct{ Message, Listen string }
 			if json.Unmarshal(lines.Bytes(), &line) == nil && line.Message == "listening" {
 				listening <- line.Listen
@@ -62,7 +78,7 @@ func Start(binary, dataDir string, settings ...string) (*Node, error) {
 	case n.Addr = <-listening:
 		return n, nil
 	case <-n.done:
-		return nil, fmt.Errorf("the server ended at start: %s", last)
+		return nil, fmt.Errorf("the server ended at start: %s", n.Last())
 	case <-time.After(startTimeout):
 		n.Kill()
 		return nil, fmt.Errorf("the server did not listen within %v", startTimeout)

@@ -24,6 +24,7 @@ type client struct {
 	partition  int32
 	acks       int16
 	idempotent bool
+	patient    bool // a retriable refusal is no failure: it goes on, on a new connection
 	rng        *rand.Rand
 
 	producer kwire.Producer // idempotent only
@@ -44,10 +45,12 @@ const (
 	topic         = "torture"
 	window        = 5 // requests in flight
 	clientTimeout = 30 * time.Second
+	retryPause    = 20 * time.Millisecond
 )
 
 // run writes until the connection breaks. It returns an error for anything but that.
 func (c *client) run(addr string, stop <-chan struct{}) error {
+	c.inFlight.Store(0)
 	ctx, cancel := context.WithTimeout(context.Background(), clientTimeout)
 	defer cancel()
 	conn, err := kwire.Dial(ctx, addr, kwire.Options{ClientID: c.name})
@@ -103,6 +106,9 @@ func (c *client) run(addr string, stop <-chan struct{}) error {
 		}
 		p := kresp.(*kmsg.ProduceResponse).Topics[0].Partitions[0]
 		if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+			if c.patient && kerr.IsRetriable(err) {
+				return c.broken(again)
+			}
 			return fmt.Errorf("%s: numbers from %d, sequence %d: %w", c.name, c.unacked[0].first, c.unacked[0].sequence, err)
 		}
 		for i := range c.unacked[0].count {
@@ -219,8 +225,19 @@ func all(clients []*client, addr string, stop <-chan struct{}, whileRunning func
 	errs := make(chan error, len(clients))
 	for _, c := range clients {
 		wg.Go(func() {
-			if err := c.run(addr, stop); err != nil {
-				errs <- err
+			for {
+				if err := c.run(addr, stop); err != nil {
+					errs <- err
+					return
+				}
+				select {
+				case <-stop:
+					return
+				case <-time.After(retryPause):
+				}
+				if !c.patient {
+					return
+				}
 			}
 		})
 	}

@@ -9,9 +9,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"tidemark/catalog"
 	"tidemark/internal/vfs"
 	"tidemark/journal"
 	"tidemark/pipeline"
@@ -107,7 +105,7 @@ func (c *crasher) life(n uint64) error {
 			return fmt.Errorf("start %d: %w", round, err)
 		}
 		t.adopt(all)
-		err = c.work1(p, t, rng)
+		err = t.work(p, rng, 60+rng.IntN(60), c.enough, nil)
 		if cerr := p.Close(); err == nil {
 			err = cerr
 		}
@@ -122,76 +120,6 @@ func (c *crasher) life(n uint64) error {
 		}
 	}
 	return nil
-}
-
-// work1 submits some hundred batches at all levels, with retries, while a reader looks on.
-func (c *crasher) work1(p *pipeline.Pipeline, t *told, rng *rand.Rand) error {
-	parts, err := t.createTopic(p)
-	if err != nil {
-		return err
-	}
-	stop, read := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(read)
-		t.watch(p, parts, stop)
-	}()
-	defer func() { close(stop); <-read }()
-	var window []*toldRequest
-	levels := []qos.Level{qos.Receive, qos.Persistence, qos.Replication, qos.All}
-	for range 60 + rng.IntN(60) {
-		if c.enough() {
-			return nil
-		}
-		part := rng.IntN(toldPartitions)
-		sent := t.fresh(part, 1+rng.IntN(3))
-		level := levels[rng.IntN(len(levels))]
-		r, err := t.submit(p, parts[part], sent, level)
-		if err != nil {
-			return err
-		}
-		window = append(window, r)
-		if sent.producer.ID >= 0 && rng.IntN(4) == 0 { // the client did not hear in time, and sends it again
-			if r, err = t.submit(p, parts[part], sent, qos.Persistence); err != nil {
-				return err
-			}
-			window = append(window, r)
-		}
-		for len(window) > rng.IntN(12) {
-			<-window[0].done
-			if err := window[0].refused(); err != nil {
-				return err
-			}
-			window = window[1:]
-		}
-	}
-	for _, r := range window {
-		<-r.done
-		if err := r.refused(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// refused is the request's error.
-func (r *toldRequest) refused() error { return errors.Join(r.Err, r.Records[0].Err) }
-
-// watch is a reader: it remembers how far it could see.
-func (t *told) watch(p *pipeline.Pipeline, parts []*catalog.Partition, stop <-chan struct{}) {
-	for {
-		select {
-		case <-stop:
-			return
-		default:
-		}
-		for i, part := range parts {
-			hw := part.HighWatermark()
-			t.mu.Lock()
-			t.parts[i].seen = max(t.parts[i].seen, hw)
-			t.mu.Unlock()
-		}
-		time.Sleep(20 * time.Microsecond) // a pace, not a wait for something
-	}
 }
 
 // check recovers crash points until there are no more.

@@ -64,7 +64,14 @@ func plantedBugs(args []string) (passed, failed int, err error) {
 
 // plantedTools are the forms that are to find a bug, as they are called, the likeliest first.
 func plantedTools(bug planted.Bug) [][]string {
-	return [][]string{{"crashpoints", "--points", "6000"}}
+	points, disk, rot := []string{"crashpoints", "--points", "6000"}, []string{"errors", "--strace=false", "--passes", "3"}, []string{"rot", "--damages", "1000"}
+	switch bug {
+	case planted.IgnoreSyncError:
+		return [][]string{disk, points, rot}
+	case planted.CutInMidLog:
+		return [][]string{rot, points, disk}
+	}
+	return [][]string{points, disk, rot}
 }
 
 // plantedRun runs a form with a bug. A form that says FAIL or dies has found it.

@@ -323,3 +323,20 @@ const torturedSegment = 64 << 10
 func torturedOptions(fsys vfs.FS) pipeline.Options {
 	return pipeline.Options{FS: fsys, DataDir: "data", SegmentBytes: torturedSegment, CacheBytes: 64 << 10, Spares: 1, RetentionBytes: 2 * torturedSegment}
 }
+
+// sameBatch compares a batch that was read with what was acknowledged.
+func sameBatch(b []byte, a ack) error {
+	batches, err := kwire.ParseBatches(b)
+	if err != nil {
+		return err
+	}
+	if len(batches) != 1 || batches[0].FirstOffset != a.base || len(batches[0].Unpacked) != a.count {
+		return fmt.Errorf("not the batch that was acknowledged there")
+	}
+	for k, r := range batches[0].Unpacked {
+		if !slices.Equal(r.Value, value(a.id+uint64(k))) {
+			return fmt.Errorf("record %d does not hold what was sent", a.id+uint64(k))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"tidemark/internal/kwire"
+	"tidemark/internal/vfs"
+	"tidemark/pipeline"
+	"tidemark/qos"
+	"tidemark/scripts/node"
+)
+
+// diskErrors makes the k-th operation of each kind fail, for every k, under load: first on a file system in memory, then, with strace, in the real binary.
+//
+// A failed write or sync of the journal, the mark or a directory ends the acknowledging for good; a full disk does not. In each case the power is cut afterwards, and what was acknowledged has to be there.
+func diskErrors(args []string) (passed, failed int, err error) {
+	var seed uint64
+	var long bool
+	flags := newFlags("errors", &seed, &long)
+	passes := flags.Int("passes", 0, "different histories in which every operation fails once; default 20, long 1000")
+	real := flags.Bool("strace", true, "also the real binary, under strace")
+	_ = flags.Parse(args)
+	if *passes == 0 {
+		if *passes = 20; long {
+			*passes = 1000
+		}
+	}
+	r, err := begin("errors", seed, long)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer r.end()
+	kinds := []struct {
+		name string
+		kind vfs.OpKind
+	}{
+		{"write", vfs.OpWrite}, {"synced write", vfs.OpWriteSync}, {"sync", vfs.OpSync}, {"directory sync", vfs.OpSyncDir}, {"open", vfs.OpOpen}, {"create", vfs.OpCreate},
+		{"allocate", vfs.OpAllocate}, {"rename", vfs.OpRename}, {"remove", vfs.OpRemove}, {"read", vfs.OpRead}, {"list", vfs.OpList},
+	}
+	for pass := range *passes {
+		for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC} {
+			for _, k := range kinds {
+				for n := int64(1); ; n++ {
+					struck := false
+					err := guard(func() (err error) { struck, err = r.errorRound(uint64(pass), k.kind, n, errno); return err })
+					if err == nil && !struck {
+						break // there are not so many of them
+					}
+					r.check(err, "pass %d, %v at %s %d", pass, errno, k.name, n)
+				}
+			}
+		}
+	}
+	if *real {
+		if err := r.straceRounds(); err != nil {
+			return 0, 0, err
+		}
+	}
+	passed, failed = r.report()
+	return passed, failed, nil
+}
+
+// errorRound runs a pipeline whose n-th operation of a kind fails.
+func (r *run) errorRound(pass uint64, kind vfs.OpKind, n int64, errno syscall.Errno) (struck bool, err error) {
+	rng := r.rng(pass<<40 | uint64(kind)<<20 | uint64(n))
+	mem, t := vfs.NewMem(), &told{}
+	for i := range t.parts {
+		t.parts[i].producer.ID = int64(i - 1) // 0 has none
+	}
+	var at atomic.Pointer[vfs.Op]
+	var seen atomic.Int64
+	faulty := vfs.NewFaulty(mem, func(op vfs.Op) error {
+		if op.Kind&kind == 0 || seen.Add(1) != n {
+			return nil
+		}
+		at.Store(&op)
+		r.count("failed operations", 1)
+		r.count("unanswered requests at them", int64(t.now().pending))
+		return &fs.PathError{Op: "injected", Path: op.Name, Err: errno}
+	})
+	p, err := pipeline.Open(torturedOptions(faulty))
+	if err == nil {
+		running := at.Load() == nil
+		var refused atomic.Int64
+		werr := t.work(p, rng, 80, nil, func(error) { refused.Add(1) })
+		fatal := p.Err()
+		cerr := p.Close()
+		r.count("requests refused", refused.Load())
+		op := at.Load()
+		switch {
+		case op == nil:
+			return false, errors.Join(werr, cerr)
+		case running && op.Kind == vfs.OpWriteSync && fatal == nil && cerr == nil:
+			return true, fmt.Errorf("a synced write of %s failed, and the pipeline went on as if it had not", op.Name)
+		case fatal != nil:
+			r.count("stopped", 1)
+		}
+	} else if at.Load() == nil {
+		return false, err
+	} else {
+		r.count("refused to start", 1)
+	}
+	disk := mem.Crash(rng)
+	if p, err = pipeline.Open(torturedOptions(disk)); err != nil {
+		return true, fmt.Errorf("it does not start again: %w", err)
+	}
+	m := t.now()
+	_, err = m.verify(p)
+	return true, errors.Join(err, p.Close())
+}
+
+// straceRounds injects errors into system calls of the real binary while a client writes: it has to end with the exit code of a failed disk, and to have all that was acknowledged when it is started again.
+func (r *run) straceRounds() error {
+	if _, err := exec.LookPath("strace"); err != nil {
+		return fmt.Errorf("strace is needed (Debian: apt-get install strace), or --strace=false: %w", err)
+	}
+	binary, err := node.Build(r.dir)
+	if err != nil {
+		return err
+	}
+	for _, round := range []struct {
+		inject string
+		code   int // of the exit; 0: it goes on, and stops when it is asked to
+	}{
+		{"pwritev2:error=EIO:when=40", exitDisk}, {"pwritev2:error=ENOSPC:when=60", exitDisk}, {"pwritev2:error=EIO:when=200", exitDisk}, {"fsync:error=EIO:when=12", exitDisk},
+		{"renameat:error=EIO:when=3", 0}, {"fallocate:error=ENOSPC:when=2+2", 0},
+	} {
+		r.check(r.straceRound(binary, round.inject, round.code), "strace, %s", round.inject)
+	}
+	return nil
+}
+
+// straceSeconds is how long a round lasts in which the server does not end by itself.
+const straceSeconds = 3
+
+// exitDisk is the server's exit code after a fatal disk error.
+const exitDisk = 7
+
+func (r *run) straceRound(binary, inject string, wantCode int) error {
+	data := filepath.Join(r.dir, "data-"+strings.NewReplacer(":", "-", "=", "-").Replace(inject))
+	small := []string{"journal.segment.bytes=256KiB", "journal.cache.bytes=1MiB"}
+	n, err := node.Start(binary, data, small...) // made before, so that the injected call is one of the running server
+	if err != nil {
+		return err
+	}
+	c := &client{name: "strace", acks: qos.AcksBase + int16(qos.Persistence), idempotent: true, patient: true, producer: kwire.NoProducer, rng: r.rng(1)}
+	if err := createTopic(n.Addr, 1); err != nil {
+		n.Kill()
+		return err
+	}
+	if code := n.Stop(); code != 0 {
+		return fmt.Errorf("the server stopped with exit code %d", code)
+	}
+	call, _, _ := strings.Cut(inject, ":")
+	n, err = node.StartUnder([]string{"strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", filepath.Join(r.dir, "strace.out"), "-e", "trace=" + call, "-e", "inject=" + inject}, binary, data, small...)
+	if err == nil {
+		stop := make(chan struct{})
+		end := sync.OnceFunc(func() { close(stop) })
+		timer := time.AfterFunc(straceSeconds*time.Second, end)
+		inFlight := 0
+		err := all([]*client{c}, n.Addr, stop, func() {
+			select {
+			case <-n.Ended():
+			case <-stop:
+			}
+			inFlight = int(c.inFlight.Load())
+			end()
+		})
+		timer.Stop()
+		code := n.Stop()
+		r.count("unanswered requests at a failed system call", int64(inFlight))
+		if code != wantCode || err != nil {
+			return errors.Join(fmt.Errorf("exit code %d, wanted %d (%s)", code, wantCode, n.Last()), err)
+		}
+	}
+	r.count("failed system calls", 1)
+	n, err = node.Start(binary, data, small...)
+	if err != nil {
+		return fmt.Errorf("it does not start again: %w", err)
+	}
+	defer n.Kill()
+	_, err = c.check(n.Addr)
+	return err
+}
