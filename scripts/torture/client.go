@@ -24,6 +24,7 @@ type client struct {
 	partition  int32
 	acks       int16
 	idempotent bool
+	mayLose    bool // its level does not outlive the process: what is lost is counted, not a failure
 	patient    bool // a retriable refusal is no failure: it goes on, on a new connection
 	rng        *rand.Rand
 
@@ -95,6 +96,12 @@ func (c *client) run(addr string, stop <-chan struct{}) error {
 				return c.broken(again)
 			}
 		}
+		if c.acks == 0 { // there is no answer
+			c.unacked = nil
+			c.inFlight.Store(0)
+			time.Sleep(time.Millisecond) // a pace, not a wait for something
+			continue
+		}
 		resp, err := conn.Receive(ctx)
 		if err != nil {
 			return c.broken(again)
@@ -151,25 +158,32 @@ func (c *client) request(s sent) *kmsg.ProduceRequest {
 	return req
 }
 
-// check reads the client's partition from the start and compares it with what was acknowledged.
-func (c *client) check(addr string) (records int, err error) {
+// check reads the client's partition from the start and compares it with what was acknowledged. From then on all that is there counts as acknowledged: a reader has seen it.
+func (c *client) check(addr string) (records, lost int, err error) {
 	got, err := readAll(addr, c.partition)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	i := 0
+	there := make(map[uint64]bool, len(got))
 	for k, n := range got {
 		if k > 0 && n <= got[k-1] {
-			return len(got), fmt.Errorf("%s: %d comes after %d: twice, or out of order", c.name, n, got[k-1])
+			return len(got), 0, fmt.Errorf("%s: %d comes after %d: twice, or out of order", c.name, n, got[k-1])
 		}
-		if i < len(c.acked) && c.acked[i] == n {
-			i++
+		if n >= c.next {
+			return len(got), 0, fmt.Errorf("%s: %d was never sent", c.name, n)
+		}
+		there[n] = true
+	}
+	for _, n := range c.acked {
+		if there[n] {
+			continue
+		}
+		if lost++; !c.mayLose {
+			return len(got), lost, fmt.Errorf("%s: %d was acknowledged and is gone (%d were acknowledged, %d are there)", c.name, n, len(c.acked), len(got))
 		}
 	}
-	if i < len(c.acked) {
-		return len(got), fmt.Errorf("%s: %d was acknowledged and is gone (%d of %d found)", c.name, c.acked[i], i, len(c.acked))
-	}
-	return len(got), nil
+	c.acked = got
+	return len(got), lost, nil
 }
 
 // readAll returns the numbers in a partition.

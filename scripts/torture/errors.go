@@ -188,6 +188,6 @@ func (r *run) straceRound(binary, inject string, wantCode int) error {
 		return fmt.Errorf("it does not start again: %w", err)
 	}
 	defer n.Kill()
-	_, err = c.check(n.Addr)
+	_, _, err = c.check(n.Addr)
 	return err
 }

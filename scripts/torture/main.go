@@ -22,6 +22,7 @@ var forms []form
 func init() {
 	forms = []form{
 		{"kill9", "kill -9 under mixed load; what was acknowledged is read back", kill9},
+		{"powerloss", "the same with the power: a file system in a loop device forgets what was not synced", powerLoss},
 		{"crashpoints", "a crash at every step of the disk, in memory: torn, reordered and forgotten writes, and crashes in recovery", crashpoints},
 		{"rot", "flips a bit or cuts a file anywhere in the data directory; nothing wrong is served and nothing is lost in silence", rot},
 		{"errors", "EIO and ENOSPC at every k-th operation on the disk, in memory and, with strace, in the real binary", diskErrors},

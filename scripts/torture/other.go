@@ -1,0 +1,9 @@
+//go:build !linux
+
+package main
+
+import "errors"
+
+var errLinux = errors.New("this form needs Linux")
+
+func powerLoss([]string) (passed, failed int, err error) { return 0, 0, errLinux }
