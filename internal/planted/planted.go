@@ -29,4 +29,4 @@ var All = []Bug{AckBeforeSync, IgnoreSyncError, NoDirectorySync, StaleFrames, Ze
 	RetryBeforeItsTime, SequencesForgotten, AnsweredTwice, BufferReusedEarly, FlushesShareABlock, IndexAhead}
 
 // Variable is the environment variable that names the bug.
-const Variable = "TIDEMARK_PLANTED"
+const Variable = "PLANTED_BUG"
