@@ -240,8 +240,14 @@ func (s *segments) addNext() error {
 	return nil
 }
 
-// allocate makes a new file of segment size, unzeroed, and returns its name.
+// reserveShare is the part of a segment that a new one has to leave free on the disk: for index files, snapshots and whatever else is to be written when appends are refused already.
+const reserveShare = 8
+
+// allocate makes a new file of segment size, unzeroed, and returns its name. ENOSPC comes before the disk is full.
 func (s *segments) allocate(prefix string) (string, error) {
+	if free, err := s.fsys.Free(s.dir); err == nil && free < s.bytes+s.bytes/reserveShare {
+		return "", fmt.Errorf("%s has %d bytes free, a new segment needs %d and %d in reserve: %w", s.dir, free, s.bytes, s.bytes/reserveShare, syscall.ENOSPC)
+	}
 	name := fmt.Sprintf("%s%d", prefix, s.counter)
 	full := path.Join(s.dir, name)
 	f, err := s.fsys.Open(full, vfs.ReadWrite|vfs.Create|vfs.Exclusive)

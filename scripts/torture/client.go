@@ -111,8 +111,7 @@ func (c *client) run(addr string, stop <-chan struct{}) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		p := kresp.(*kmsg.ProduceResponse).Topics[0].Partitions[0]
-		if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+		if err := kerr.ErrorForCode(produceCode(kresp)); err != nil {
 			if c.patient && kerr.IsRetriable(err) {
 				return c.broken(again)
 			}
@@ -126,16 +125,28 @@ func (c *client) run(addr string, stop <-chan struct{}) error {
 	}
 }
 
+// produceCode is the error code of the one partition in a Produce response.
+func produceCode(resp kmsg.Response) int16 {
+	return resp.(*kmsg.ProduceResponse).Topics[0].Partitions[0].ErrorCode
+}
+
 // broken keeps what is not acknowledged, for an idempotent client to send again.
 func (c *client) broken(again []sent) error {
 	c.unacked = append(c.unacked, again...)
 	return nil
 }
 
-func (c *client) request(s sent) *kmsg.ProduceRequest {
+func (c *client) request(s sent) *kmsg.ProduceRequest { return c.padded(s, 0) }
+
+// padded is a request whose records have keys of keyBytes.
+func (c *client) padded(s sent, keyBytes int) *kmsg.ProduceRequest {
 	records := make([]kwire.Record, s.count)
+	key := []byte(c.name)
+	if keyBytes > len(key) {
+		key = append(key, make([]byte, keyBytes-len(key))...)
+	}
 	for i := range records {
-		records[i] = kwire.Record{Key: []byte(c.name), Value: binary.BigEndian.AppendUint64(nil, s.first+uint64(i)), Timestamp: 1}
+		records[i] = kwire.Record{Key: key, Value: binary.BigEndian.AppendUint64(nil, s.first+uint64(i)), Timestamp: 1}
 	}
 	producer := kwire.NoProducer
 	if c.idempotent {
