@@ -26,6 +26,7 @@ func init() {
 		{"crashpoints", "a crash at every step of the disk, in memory: torn, reordered and forgotten writes, and crashes in recovery", crashpoints},
 		{"rot", "flips a bit or cuts a file anywhere in the data directory; nothing wrong is served and nothing is lost in silence", rot},
 		{"enospc", "fills a small file system: refused in time, read all the while, and on again when there is space", enospc},
+		{"slowdisk", "stalls of 10 ms to 5 s: deadlines, bounds, and nothing forgotten afterwards", slowDisk},
 		{"errors", "EIO and ENOSPC at every k-th operation on the disk, in memory and, with strace, in the real binary", diskErrors},
 		{"planted", "plants known bugs, one at a time, and wants each to be found by the other forms", plantedBugs},
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"tidemark/catalog"
 	"tidemark/internal/kwire"
@@ -130,6 +131,11 @@ func (r *toldRequest) Answer(*pipeline.Request) pipeline.Waker {
 
 // submit sends a batch, at a level.
 func (t *told) submit(p *pipeline.Pipeline, part *catalog.Partition, sent sentBatch, level qos.Level) (*toldRequest, error) {
+	return t.submitBy(p, part, sent, level, 0)
+}
+
+// submitBy is submit with a deadline from now; 0: none.
+func (t *told) submitBy(p *pipeline.Pipeline, part *catalog.Partition, sent sentBatch, level qos.Level, deadline time.Duration) (*toldRequest, error) {
 	b := makeBatch(sent)
 	r := &toldRequest{told: t, part: int(part.Index), sent: sent, done: make(chan struct{})}
 	rec := pipeline.Record{Kind: journal.RecordBatch, Partition: part, Payload: b}
@@ -137,6 +143,9 @@ func (t *told) submit(p *pipeline.Pipeline, part *catalog.Partition, sent sentBa
 		return nil, err
 	}
 	r.Request = pipeline.Request{Marks: level.Marks(), Level: level, Bytes: len(b), Records: []pipeline.Record{rec}, Owner: r}
+	if deadline > 0 {
+		r.Deadline = p.Now() + deadline
+	}
 	t.mu.Lock()
 	t.pending++
 	t.mu.Unlock()
