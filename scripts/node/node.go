@@ -98,6 +98,9 @@ func (n *Node) Stop() int {
 	return n.cmd.ProcessState.ExitCode()
 }
 
+// PID is the process's id.
+func (n *Node) PID() int { return n.cmd.Process.Pid }
+
 // CPU is the processor time that the process has used, from /proc.
 func (n *Node) CPU() (time.Duration, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.cmd.Process.Pid))

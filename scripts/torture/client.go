@@ -66,6 +66,9 @@ func (c *client) run(addr string, stop <-chan struct{}) error {
 		}
 		r := resp.(*kmsg.InitProducerIDResponse)
 		if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
+			if c.patient && kerr.IsRetriable(err) {
+				return nil
+			}
 			return fmt.Errorf("%s: init producer id: %w", c.name, err)
 		}
 		c.producer = kwire.Producer{ID: r.ProducerID, Epoch: r.ProducerEpoch}
@@ -197,6 +200,20 @@ func (c *client) check(addr string) (records, lost int, err error) {
 	return len(got), lost, nil
 }
 
+// fetchRequest asks for what a partition holds from an offset on, and does not wait.
+func fetchRequest(partition int32, from int64, maxBytes int32) *kmsg.FetchRequest {
+	req := kmsg.NewPtrFetchRequest()
+	req.SetVersion(11)
+	req.ReplicaID, req.MaxBytes, req.MinBytes = -1, maxBytes, 0
+	rt := kmsg.NewFetchRequestTopic()
+	rt.Topic = topic
+	rp := kmsg.NewFetchRequestTopicPartition()
+	rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes, rp.CurrentLeaderEpoch = partition, from, maxBytes, -1
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	return req
+}
+
 // readAll returns the numbers in a partition.
 func readAll(addr string, partition int32) ([]uint64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), clientTimeout)
@@ -208,16 +225,7 @@ func readAll(addr string, partition int32) ([]uint64, error) {
 	defer conn.Close()
 	var got []uint64
 	for from := int64(0); ; {
-		req := kmsg.NewPtrFetchRequest()
-		req.SetVersion(11)
-		req.ReplicaID, req.MaxBytes, req.MinBytes = -1, 8<<20, 0
-		rt := kmsg.NewFetchRequestTopic()
-		rt.Topic = topic
-		rp := kmsg.NewFetchRequestTopicPartition()
-		rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes, rp.CurrentLeaderEpoch = partition, from, 8<<20, -1
-		rt.Partitions = append(rt.Partitions, rp)
-		req.Topics = append(req.Topics, rt)
-		kresp, err := conn.Request(ctx, req)
+		kresp, err := conn.Request(ctx, fetchRequest(partition, from, 8<<20))
 		if err != nil {
 			return nil, err
 		}
@@ -274,4 +282,33 @@ func all(clients []*client, addr string, stop <-chan struct{}, whileRunning func
 	default:
 		return nil
 	}
+}
+
+// fillBatch is the bytes of one batch of a filler.
+const fillBatch = 256 << 10
+
+// one sends one large batch and waits for its answer.
+func (c *client) one(addr string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), clientTimeout)
+	defer cancel()
+	conn, err := kwire.Dial(ctx, addr, kwire.Options{ClientID: c.name})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return c.oneOn(ctx, conn)
+}
+
+func (c *client) oneOn(ctx context.Context, conn *kwire.Conn) error {
+	s := sent{first: c.next, count: 1}
+	c.next++
+	kresp, err := conn.Request(ctx, c.padded(s, fillBatch))
+	if err != nil {
+		return err
+	}
+	if err := kerr.ErrorForCode(produceCode(kresp)); err != nil {
+		return err
+	}
+	c.acked = append(c.acked, s.first)
+	return nil
 }

@@ -142,35 +142,6 @@ func fill(name string, n int) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// fillBatch is the bytes of one batch of a filler.
-const fillBatch = 256 << 10
-
-// one sends one large batch and waits for its answer.
-func (c *client) one(addr string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), clientTimeout)
-	defer cancel()
-	conn, err := kwire.Dial(ctx, addr, kwire.Options{ClientID: c.name})
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	return c.oneOn(ctx, conn)
-}
-
-func (c *client) oneOn(ctx context.Context, conn *kwire.Conn) error {
-	s := sent{first: c.next, count: 1}
-	c.next++
-	kresp, err := conn.Request(ctx, c.padded(s, fillBatch))
-	if err != nil {
-		return err
-	}
-	if err := kerr.ErrorForCode(produceCode(kresp)); err != nil {
-		return err
-	}
-	c.acked = append(c.acked, s.first)
-	return nil
-}
-
 // fillUntilRefused writes until it is told to stop, and says how much was free then.
 func (c *client) fillUntilRefused(addr, mount string) (refusal error, free int64) {
 	ctx, cancel := context.WithTimeout(context.Background(), clientTimeout)

@@ -1,0 +1,329 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tidemark/internal/kwire"
+	"tidemark/scripts/node"
+)
+
+// hostile lets a crowd of bad clients at a real server while a good one writes: idle connections, clients that never read, frames that come a byte at a time, frames that announce 2 GiB, random bytes, requests cut off at
+// every byte, and floods of connects. Memory stays within its bound and the good client is served as if it were alone, nearly.
+func hostile(args []string) (passed, failed int, err error) {
+	var seed uint64
+	var long bool
+	flags := newFlags("hostile", &seed, &long)
+	idle := flags.Int("idle", 10_000, "idle connections")
+	_ = flags.Parse(args)
+	r, err := begin("hostile", seed, long)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer r.end()
+	binary, err := node.Build(r.dir)
+	if err != nil {
+		return 0, 0, err
+	}
+	n, err := node.Start(binary, filepath.Join(r.dir, "data"), "journal.segment.bytes=64MiB", "journal.cache.bytes=64MiB", "journal.spares=1", fmt.Sprintf("server.connections.max=%d", *idle+500))
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { n.Kill() }()
+	if err := createTopic(n.Addr, 1); err != nil {
+		return 0, 0, err
+	}
+	good := &client{name: "good", acks: 102, producer: kwire.NoProducer, rng: r.rng(1)}
+	for range 16 {
+		if err := good.one(n.Addr); err != nil { // something large to ask for
+			return 0, 0, err
+		}
+	}
+	seconds := 3 * time.Second
+	if long {
+		seconds = 30 * time.Second
+	}
+	alone, err := good.latencies(n.Addr, seconds)
+	if err != nil {
+		return 0, 0, err
+	}
+	limit := 2*p99(alone) + time.Millisecond
+	fmt.Printf("alone: p50 %v, p99 %v; the bound beside bad clients is %v\n", percentile(alone, 50), p99(alone), limit)
+
+	bad := &badClients{run: r, addr: n.Addr}
+	for _, b := range []struct {
+		name string
+		act  func(stop <-chan struct{}) error
+	}{
+		{"idle connections", func(stop <-chan struct{}) error { return bad.idle(*idle, stop) }},
+		{"clients that never read", bad.neverRead},
+		{"frames a byte at a time", bad.byteByByte},
+		{"frames that announce 2 GiB", bad.giants},
+		{"random bytes", bad.noise},
+		{"requests cut off at every byte", bad.cutOff},
+		{"a flood of connects", bad.flood},
+	} {
+		stop, done := make(chan struct{}), make(chan error, 1)
+		bad.ready = make(chan struct{})
+		go func() { done <- b.act(stop) }()
+		select {
+		case <-bad.ready:
+		case err := <-done:
+			return 0, 0, fmt.Errorf("%s: %w", b.name, err)
+		}
+		with, err := good.latencies(n.Addr, seconds)
+		memory := residentBytes(n.PID())
+		close(stop)
+		err = errors.Join(err, <-done)
+		switch {
+		case err != nil:
+		case p99(with) > limit:
+			err = fmt.Errorf("the good client's p99 is %v, the bound is %v", p99(with), limit)
+		case memory > hostileMemory:
+			err = fmt.Errorf("%d MiB are resident, the bound is %d", memory>>20, hostileMemory>>20)
+		}
+		fmt.Printf("%s: p50 %v, p99 %v, %d MiB resident\n", b.name, percentile(with, 50), p99(with), memory>>20)
+		r.check(err, "%s", b.name)
+	}
+	_, _, err = good.check(n.Addr)
+	r.check(err, "the good client's records")
+	if code := n.Stop(); code != 0 {
+		r.fail("the server stopped with exit code %d: %s", code, n.Last())
+	}
+	passed, failed = r.report()
+	return passed, failed, nil
+}
+
+const hostileMemory = 256 << 20
+
+// latencies writes one record after the other for a while.
+func (c *client) latencies(addr string, d time.Duration) ([]time.Duration, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), clientTimeout+d)
+	defer cancel()
+	conn, err := kwire.Dial(ctx, addr, kwire.Options{ClientID: c.name})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	var all []time.Duration
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		s := sent{first: c.next, count: 1}
+		c.next++
+		begin := time.Now()
+		kresp, err := conn.Request(ctx, c.request(s))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, time.Since(begin))
+		if code := produceCode(kresp); code != 0 {
+			return nil, fmt.Errorf("the good client is answered with error %d", code)
+		}
+		c.acked = append(c.acked, s.first)
+		time.Sleep(time.Millisecond) // its own pace
+	}
+	slices.Sort(all)
+	return all, nil
+}
+
+func p99(sorted []time.Duration) time.Duration { return percentile(sorted, 99) }
+
+func percentile(sorted []time.Duration, p int) time.Duration {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[len(sorted)*p/100].Round(time.Microsecond)
+}
+
+func residentBytes(pid int) int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(b), "VmRSS:")
+	kib, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+	return kib << 10
+}
+
+// badClients are bounded in number and in time: each kind ends when stop is closed.
+type badClients struct {
+	run   *run
+	addr  string
+	ready chan struct{} // closed by a kind once it is at it
+}
+
+// badPace is the pause between two turns of one bad client.
+const badPace = 20 * time.Millisecond
+
+// each runs n of a kind side by side until stop is closed; act is called again and again.
+func (b *badClients) each(n int, stop <-chan struct{}, act func(rng *rand.Rand) error) error {
+	var wg sync.WaitGroup
+	close(b.ready)
+	for i := range n {
+		wg.Go(func() {
+			rng := b.run.rng(uint64(1000 + i))
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(badPace): // bounded in rate too: what is measured is the server, not how much of the machine the bad clients take
+				}
+				_ = act(rng) // refused or cut off: as it should be
+				b.run.count("bad turns", 1)
+			}
+		})
+	}
+	wg.Wait()
+	return nil
+}
+
+func (b *badClients) dial() (net.Conn, error) {
+	c, err := net.DialTimeout("tcp", b.addr, 5*time.Second)
+	if err == nil {
+		_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+	}
+	return c, err
+}
+
+func (b *badClients) idle(n int, stop <-chan struct{}) error {
+	conns := make([]net.Conn, 0, n)
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
+	for range n {
+		c, err := net.DialTimeout("tcp", b.addr, 5*time.Second)
+		if err != nil {
+			return fmt.Errorf("after %d: %w", len(conns), err)
+		}
+		conns = append(conns, c)
+	}
+	b.run.count("idle connections", int64(len(conns)))
+	close(b.ready)
+	<-stop
+	return nil
+}
+
+// neverRead asks for 40 times 4 MiB on each of 100 connections, reads nothing, and stays.
+func (b *badClients) neverRead(stop <-chan struct{}) error {
+	many := bytes.Repeat(frame(fetchRequest(0, 0, 4<<20)), 40)
+	var stuck, wg sync.WaitGroup
+	for range 100 {
+		stuck.Add(1)
+		wg.Go(func() {
+			c, err := b.dial()
+			if err == nil {
+				defer c.Close()
+				_, _ = c.Write(many)
+			}
+			b.run.count("clients that never read", 1)
+			stuck.Done()
+			<-stop
+		})
+	}
+	stuck.Wait()
+	close(b.ready)
+	wg.Wait()
+	return nil
+}
+
+func (b *badClients) byteByByte(stop <-chan struct{}) error {
+	good := frame(kmsg.NewPtrApiVersionsRequest())
+	return b.each(100, stop, func(*rand.Rand) error {
+		c, err := b.dial()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for i := range good {
+			if _, err := c.Write(good[i : i+1]); err != nil {
+				return err
+			}
+			time.Sleep(badPace)
+		}
+		var answer [4]byte
+		_, err = c.Read(answer[:])
+		return err
+	})
+}
+
+func (b *badClients) giants(stop <-chan struct{}) error {
+	return b.each(20, stop, func(rng *rand.Rand) error {
+		c, err := b.dial()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		size := []uint32{1<<31 - 1, 1 << 31, 15 << 20}[rng.IntN(3)]
+		if _, err := c.Write(binary.BigEndian.AppendUint32(nil, size)); err != nil {
+			return err
+		}
+		_, err = c.Write(make([]byte, 1000))
+		return err
+	})
+}
+
+func (b *badClients) noise(stop <-chan struct{}) error {
+	return b.each(20, stop, func(rng *rand.Rand) error {
+		c, err := b.dial()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		junk := make([]byte, 4+rng.IntN(2000))
+		for i := range junk {
+			junk[i] = byte(rng.Uint32())
+		}
+		if rng.IntN(2) == 0 { // a frame of the right length
+			binary.BigEndian.PutUint32(junk, uint32(len(junk)-4))
+		}
+		_, err = c.Write(junk)
+		return err
+	})
+}
+
+// cutOff sends a sound request up to one byte, and goes.
+func (b *badClients) cutOff(stop <-chan struct{}) error {
+	c := &client{name: "cut", acks: 102, producer: kwire.NoProducer}
+	req := c.request(sent{count: 3})
+	req.Topics[0].Topic = "no-such-topic"
+	whole := frame(req)
+	return b.each(20, stop, func(rng *rand.Rand) error {
+		c, err := b.dial()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Write(whole[:rng.IntN(len(whole))])
+		return err
+	})
+}
+
+func (b *badClients) flood(stop <-chan struct{}) error {
+	return b.each(20, stop, func(*rand.Rand) error {
+		c, err := b.dial()
+		if err == nil {
+			err = c.Close()
+		}
+		return err
+	})
+}
+
+// frame is a request as it goes over the wire.
+func frame(req kmsg.Request) []byte {
+	return kmsg.NewRequestFormatter(kmsg.FormatterClientID("bad")).AppendRequest(nil, req, 1)
+}
