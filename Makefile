@@ -3,7 +3,7 @@ BIN := bin
 GOLANGCI_VERSION := v2.6.2
 GOLANGCI := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 
-.PHONY: build test race lint fuzz bench kill9 e2e clean
+.PHONY: build test race lint fuzz bench torture e2e clean
 
 build:
 	go build -o $(BIN)/tidemark ./cmd/tidemark
@@ -32,8 +32,10 @@ bench:
 	go test -run '^$$' -bench . -benchmem ./server/...
 	go run ./scripts/waiting
 
-kill9:
-	go run ./scripts/torture kill9
+# the short forms; powerloss and enospc want root
+TORTURES := kill9 powerloss crashpoints rot errors enospc slowdisk hostile planted
+torture:
+	set -e; for form in $(TORTURES); do go run ./scripts/torture $$form; done
 
 e2e:
 	bash scripts/e2e/run.sh

@@ -146,7 +146,7 @@ func TestRequestsDuringDrain(t *testing.T) {
 
 // However many Turns a connection has that is paused for what its client did not read, one timer at a time looks after it.
 func TestTimersOfAPausedConnection(t *testing.T) {
-	s := &Session{srv: &Server{opts: Options{}}}
+	s := &Session{srv: &Server{opts: Options{SendTimeout: time.Hour}}}
 	conn := &countingConn{}
 	s.conn = conn
 	const turns = 200

@@ -326,3 +326,29 @@ func TestClientThatNeverReads(t *testing.T) {
 		}
 	})
 }
+
+// Clients that take nothing hold the memory that all fetches share. They are closed after SendTimeout, and then it is there for the others.
+func TestClientsThatTakeNothingAreClosed(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		good := n.dial(t)
+		good.create("t", 1)
+		for range 24 {
+			good.produce("t", 0, -1, values(strings.Repeat("x", testMessageMax/2)))
+		}
+		for range 12 {
+			c := n.dial(t)
+			c.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
+			for range 8 {
+				c.send(fetchFrom("t", 0, 0))
+			}
+		}
+		eventually(t, "clients that take nothing are closed", func() bool { return n.srv.counters.misbehaved.Load() > 0 || n.srv.Connections() < 13 })
+		req := fetchFrom("t", 0, 0)
+		resp := good.receive(req, good.send(req))
+		if got := parse(t, onlyFetched(resp).RecordBatches); len(got) == 0 {
+			t.Error("the good client is given nothing")
+		}
+	}, func(c *config) {
+		c.server.SendTimeout, c.server.Kafka.FetchMemoryBytes = 300*time.Millisecond, 8<<20
+	})
+}

@@ -132,10 +132,10 @@ func (s *Session) flush(io ioConn) bool {
 	if from < len(small) {
 		bufs = append(bufs, small[from:])
 	}
-	// The memory that answers are made in is given back before a Send that may block on a client that does not read: what such a client can hold is bounded for each connection, not for all.
+	// The memory that answers are made in is given back when the client has taken them: what all of them together hold is bounded.
 	for i := range pieces {
 		if pieces[i].release != nil {
-			pieces[i].release()
+			s.held = append(s.held, pieces[i].release)
 		}
 	}
 	total := 0
@@ -147,7 +147,7 @@ func (s *Session) flush(io ioConn) bool {
 		s.unsent.Store(int64(total)) // for as long as Send blocks
 	}
 	err := io.Send(bufs)
-	if much {
+	if much || len(s.held) > 0 {
 		s.tooMuchUnsent(io)
 	}
 	clear(pieces)

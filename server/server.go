@@ -26,9 +26,10 @@ type Options struct {
 
 	Kafka kafka.Config // Host and Port are set by Start
 
-	RequestMaxBytes         int   // the largest request frame
-	ConnectionInFlightBytes int64 // requests of one connection that are read and not answered; past it the connection is not read
-	ConnectionUnsentBytes   int   // responses of one connection that its client has not taken; past it the connection is not read
+	RequestMaxBytes         int           // the largest request frame
+	ConnectionInFlightBytes int64         // requests of one connection that are read and not answered; past it the connection is not read
+	ConnectionUnsentBytes   int           // responses of one connection that its client has not taken; past it the connection is not read
+	SendTimeout             time.Duration // how long a client may take nothing of what was sent to it, before it is closed
 	MaxConnections          int
 
 	Log zerolog.Logger

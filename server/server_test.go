@@ -70,7 +70,7 @@ func start(t *testing.T, transport string, opts ...option) *node {
 				Acks: qos.DefaultAcks, AutoCreate: true, DefaultPartitions: 2, MaxMessageBytes: testMessageMax, RequestMaxBytes: testRequestMax,
 				FetchMaxBytes: testFetchMax, FetchMemoryBytes: 64 << 20, CommandTimeout: patience,
 			},
-			RequestMaxBytes: testRequestMax, ConnectionInFlightBytes: 4 << 20, ConnectionUnsentBytes: 1 << 20, MaxConnections: 1000,
+			RequestMaxBytes: testRequestMax, ConnectionInFlightBytes: 4 << 20, ConnectionUnsentBytes: 1 << 20, SendTimeout: 5 * time.Second, MaxConnections: 1000,
 			Log: zerolog.Nop(), OnFailed: func(err error) { t.Error(err) },
 		},
 	}

@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +30,9 @@ type Session struct {
 	slot   uint64           // of the next request
 	free   []*kafka.Produce // to be used again
 	now    time.Duration    // the pipeline's clock in this turn
+	held   []func()         // gives back the memory of answers that the client has not taken yet
+	left   int              // unsent when it was looked last
+	since  time.Time        // when left was last seen to change
 
 	who     atomic.Pointer[kafka.Client] // newest client id; the IO goroutine writes
 	calls   calls
@@ -122,15 +127,30 @@ func (s *Session) mustPause(io ioConn) bool {
 	return s.tooMuchUnsent(io) || s.overBudget() || s.in.behind && s.calls.waiting.Load() > 0 || s.srv.pipeline.Full(s.conn.Wake)
 }
 
-// tooMuchUnsent says whether the client leaves too much unread. No transport tells when that changes, so a timer, one at a time, has the IO goroutine look again.
+// tooMuchUnsent says whether the client leaves too much unread. No transport tells when that changes, so a timer, one at a time, has the IO goroutine look again, also while answers' memory is held. A client that takes nothing
+// for SendTimeout is closed: what it holds is taken from the others.
 func (s *Session) tooMuchUnsent(io ioConn) bool {
 	n := io.Unsent()
 	s.unsent.Store(int64(n))
-	if n <= s.srv.opts.ConnectionUnsentBytes {
+	much := n > s.srv.opts.ConnectionUnsentBytes
+	if !much {
 		select {
 		case s.taken <- struct{}{}:
 		default:
 		}
+	}
+	if n == 0 {
+		s.giveBack()
+		s.left = 0
+		return false
+	}
+	if now := time.Now(); n != s.left {
+		s.left, s.since = n, now
+	} else if now.Sub(s.since) > s.srv.opts.SendTimeout {
+		s.fail(fmt.Errorf("%w: %d bytes for %v", errNotReading, n, s.srv.opts.SendTimeout))
+		return true
+	}
+	if !much && len(s.held) == 0 {
 		return false
 	}
 	if s.looking.CompareAndSwap(false, true) {
@@ -139,8 +159,19 @@ func (s *Session) tooMuchUnsent(io ioConn) bool {
 			s.conn.Wake()
 		})
 	}
-	return true
+	return much
 }
+
+// giveBack lets go of the memory of answers that were taken.
+func (s *Session) giveBack() {
+	for i, release := range s.held {
+		release()
+		s.held[i] = nil
+	}
+	s.held = s.held[:0]
+}
+
+var errNotReading = errors.New("the client does not take its answers")
 
 // charge is what a request of n bytes counts for in its connection's budget: a small one costs more than its bytes.
 func charge(n int) int64 { return int64(n) + 512 }
@@ -155,6 +186,7 @@ func (s *Session) overBudget() bool {
 // Closed is called on the IO goroutine when the connection has ended. Requests in flight go on; their answers are dropped.
 func (s *Session) Closed() {
 	s.cancel()
+	s.giveBack()
 	s.in.drop()
 	s.out.close()
 	s.srv.closed(s)

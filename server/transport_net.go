@@ -3,7 +3,9 @@ package server
 import (
 	"errors"
 	"net"
+	"os"
 	"sync"
+	"time"
 )
 
 // netTransport is plain net: two goroutines a connection, one that reads and one that sends. The lock of a connection stands for its IO goroutine.
@@ -114,10 +116,17 @@ func (c *netConn) Close() {
 
 func (c *netConn) RemoteAddr() net.Addr { return c.Conn.RemoteAddr() }
 
+// Send blocks until the kernel has all of it, or has taken nothing for SendTimeout.
 func (c *netConn) Send(bufs [][]byte) error {
 	v := net.Buffers(bufs)
-	_, err := v.WriteTo(c.Conn)
-	return err
+	for {
+		_ = c.Conn.SetWriteDeadline(time.Now().Add(c.s.srv.opts.SendTimeout)) // it fails only on a closed connection, as the write does
+		n, err := v.WriteTo(c.Conn)
+		if n > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+			continue
+		}
+		return err
+	}
 }
 
 func (c *netConn) Unsent() int { return 0 }

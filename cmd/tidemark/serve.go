@@ -210,7 +210,7 @@ func serverOptions(s *settings, log zerolog.Logger, cores int, fail func(error))
 			MaxMessageBytes: int(s.MaxMessageBytes), RequestMaxBytes: int(s.RequestMax),
 			FetchMaxBytes: int(s.FetchMaxBytes), FetchMemoryBytes: s.FetchMemoryBytes, CommandTimeout: 30 * time.Second,
 		},
-		RequestMaxBytes: int(s.RequestMax), ConnectionInFlightBytes: s.InFlightBytes, ConnectionUnsentBytes: int(s.UnsentBytes),
+		RequestMaxBytes: int(s.RequestMax), ConnectionInFlightBytes: s.InFlightBytes, ConnectionUnsentBytes: int(s.UnsentBytes), SendTimeout: s.SendTimeout,
 		MaxConnections: connections, Log: log, OnFailed: fail,
 	}
 }

@@ -32,6 +32,7 @@ type settings struct {
 
 	SegmentBytes, CacheBytes, Spares, RetentionBytes int64
 	RetentionAge, FlushInterval, ProducerExpiry      time.Duration
+	SendTimeout                                      time.Duration
 	FrameTarget, FlushBytes, DirtyBytes              int64
 	AdmissionBytes, MemoryMax                        int64
 
@@ -91,6 +92,8 @@ func (s *settings) rows() []settingRow {
 		{"fetch.memory.bytes", &s.FetchMemoryBytes, "64MiB", mib, 16 * gib, "all Fetch answers that are being made or sent"},
 		{"connection.inflight.bytes", &s.InFlightBytes, "16MiB", 64 * kib, gib, "requests of one connection that are not answered; past it the connection is not read"},
 		{"connection.unsent.bytes", &s.UnsentBytes, "1MiB", 64 * kib, gib, "responses of one connection that its client has not taken; past it the connection is not read"},
+
+		{"connection.send.timeout", &s.SendTimeout, "15s", int64(time.Second), int64(24 * time.Hour), "how long a client may take nothing of what was sent to it before its connection is closed"},
 
 		{"topics.auto_create", &s.AutoCreate, "true", 0, 0, "whether asking for a topic makes it"},
 		{"topics.partitions", &s.DefaultPartitions, "4", 1, catalog.MaxPartitions, "partitions of a topic that is made without a number"},
