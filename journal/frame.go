@@ -28,6 +28,7 @@ const (
 	FrameEmpty      FrameType = 2 // nothing: Raft's no-op at the begin of a term
 	FrameMembership FrameType = 3 // a change of the cluster's members
 	FrameFiller     FrameType = 4 // the rest of a segment; its body is neither cached nor written
+	FrameGap        FrameType = 5 // what Repair puts over damage; its body is not read, and BodyCRC is the chain value that the frame behind it names
 )
 
 // FrameHeader is the fixed head of a frame. docs/format.md has the table of bytes.
@@ -96,6 +97,9 @@ var (
 	errFrameType = errors.New("frame type is unknown")
 )
 
+// opaque says that the frame's body is nothing: a filler's or a gap's.
+func (t FrameType) opaque() bool { return t == FrameFiller || t == FrameGap }
+
 // decodeFrame checks that src begins with a sound header of this journal at offset at. It does not look at the chain or at the body.
 func decodeFrame(src []byte, saltSeed uint32, at Offset) (FrameHeader, error) {
 	var h FrameHeader
@@ -123,7 +127,7 @@ func decodeFrame(src []byte, saltSeed uint32, at Offset) (FrameHeader, error) {
 	if localCRC(head) != le.Uint32(head[76:]) {
 		return h, errLocal
 	}
-	if h.Type < FrameData || h.Type > FrameFiller {
+	if h.Type < FrameData || h.Type > FrameGap {
 		return h, errFrameType
 	}
 	if h.BodyBytes%Align != 0 {
@@ -234,7 +238,7 @@ func (f *Frame) EachRecord(fn func(Record) error) error {
 		n := RecordBytes(len(r.Payload))
 		rest, at = rest[n:], at+Offset(n)
 	}
-	if f.Type != FrameFiller && len(rest) != 0 {
+	if !f.Type.opaque() && len(rest) != 0 {
 		return fmt.Errorf("frame at %d: %d bytes behind its last record", f.Start, len(rest))
 	}
 	return nil

@@ -151,7 +151,7 @@ func (j *Journal) EachFrame(from, to Offset, fn func(Frame) error) error {
 			}
 			return err
 		}
-		if f.Type == FrameFiller {
+		if f.Type.opaque() {
 			continue
 		}
 		if err := fn(f); err != nil {

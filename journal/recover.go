@@ -35,7 +35,7 @@ type DamageError struct {
 }
 
 func (e *DamageError) Error() string {
-	return fmt.Sprintf("damage to acknowledged bytes: segment %020d is not sound at offset %d (%s), and everything below %d had been synced; nothing was changed: look at it with `tidemark journal verify`",
+	return fmt.Sprintf("damage to acknowledged bytes: segment %020d is not sound at offset %d (%s), and everything below %d had been synced; nothing was changed: look at it with `tidemark journal verify`, and give it up with `tidemark journal repair`",
 		e.Segment, e.Offset, e.Cause, e.ProvenF)
 }
 
@@ -103,7 +103,7 @@ func (j *Journal) recover(mark Mark) (Recovered, error) {
 			continue
 		}
 		r.ProvenF = max(r.ProvenF, f.Flushed)
-		if f.Type != FrameFiller {
+		if !f.Type.opaque() {
 			r.Frames++
 		}
 	}

@@ -108,12 +108,12 @@ func (s *scanner) next() (Frame, error) {
 		if h.Type == FrameFiller {
 			wantIndex--
 		}
-		if h.PrevCRC != s.chain || h.Index != wantIndex || h.Term < s.last.Term {
+		if h.PrevCRC != s.chain || h.Term < s.last.Term || h.Index != wantIndex && (h.Type != FrameGap || h.Index < s.last.Index) {
 			return bad(errChain)
 		}
 	}
 	f := Frame{FrameHeader: h}
-	if h.Type != FrameFiller {
+	if !h.Type.opaque() {
 		if int64(h.BodyBytes) > s.frameMax {
 			return bad(errOverrun)
 		}
@@ -126,6 +126,9 @@ func (s *scanner) next() (Frame, error) {
 		}
 	}
 	s.chain, s.hasChain, s.last = h.HeaderCRC, true, h
+	if h.Type == FrameGap {
+		s.chain = h.BodyCRC
+	}
 	s.pos = h.End()
 	return f, nil
 }

@@ -23,6 +23,7 @@ type Verification struct {
 	Frames     int64
 	Records    int64
 	Bytes      int64 // of sound frames
+	Gaps       int   // that Repair made
 	Findings   []Finding
 }
 
@@ -72,7 +73,10 @@ func Verify(fsys vfs.FS, dir string, meta JournalMeta, each func(Frame) error, p
 		f, err := s.next()
 		if err == nil {
 			v.ProvenF = max(v.ProvenF, f.Flushed)
-			if f.Type != FrameFiller {
+			if f.Type == FrameGap {
+				v.Gaps++
+			}
+			if !f.Type.opaque() {
 				v.Frames++
 				v.Records += int64(f.Records)
 				v.Bytes += FrameHeaderBytes + int64(f.BodyBytes)

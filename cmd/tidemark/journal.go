@@ -20,6 +20,7 @@ import (
 // JournalCmd is `tidemark journal`.
 type JournalCmd struct {
 	Verify JournalVerifyCmd `cmd:"" help:"Check every byte of a stopped node's journal."`
+	Repair JournalRepairCmd `cmd:"" help:"Give up damaged bytes of a stopped node's journal, and keep the rest."`
 	Dump   JournalDumpCmd   `cmd:"" help:"Print the frames and records of a stopped node's journal."`
 }
 
@@ -203,7 +204,7 @@ func (c *JournalDumpCmd) Run(e *env) error {
 	return nil
 }
 
-var frameTypes = map[journal.FrameType]string{journal.FrameData: "data", journal.FrameEmpty: "empty", journal.FrameMembership: "membership", journal.FrameFiller: "filler"}
+var frameTypes = map[journal.FrameType]string{journal.FrameData: "data", journal.FrameEmpty: "empty", journal.FrameMembership: "membership", journal.FrameFiller: "filler", journal.FrameGap: "gap"}
 
 func dumpRecord(w io.Writer, r journal.Record, names map[uint32]string) error {
 	if r.Kind == journal.RecordCommand {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"tidemark/catalog"
 	"tidemark/internal/vfs"
 	"tidemark/journal"
 	"tidemark/pipeline"
@@ -106,7 +107,7 @@ func (r *run) rotOne(h *history, rng *rand.Rand) (place string, err error) {
 		if corrupt.File == "" && corrupt.Segment < 0 {
 			return place, fmt.Errorf("it does not say where: %w", err)
 		}
-		return place, nil
+		return place, r.repairOne(h, disk)
 	case err != nil:
 		r.count("refused to start", 1)
 		if !strings.Contains(err.Error(), path.Base(name)) {
@@ -144,6 +145,42 @@ func (r *run) rotOne(h *history, rng *rand.Rand) (place string, err error) {
 	}
 	r.count("harmless or made anew", 1)
 	return place, nil
+}
+
+// repairOne has what was refused repaired: then it starts, and what is lost was said to be.
+func (r *run) repairOne(h *history, disk *vfs.Mem) error {
+	cat, err := catalog.Load(disk, "data")
+	if err != nil {
+		return nil // no repair for the snapshot
+	}
+	losses, err := journal.Repair(disk, journal.JournalDir("data", 0), h.meta, cat.Offset(), true)
+	if errors.As(err, new(*journal.CorruptError)) || err == nil && len(losses) == 0 {
+		r.count("beyond repair", 1) // a file that is missing or cut short, or is none of the journal's
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("repair: %w", err)
+	}
+	opts := torturedOptions(disk)
+	opts.RetentionBytes = 0
+	p, err := pipeline.Open(opts)
+	if err != nil {
+		return fmt.Errorf("after a repair it does not start: %w", err)
+	}
+	loud, lost, err := h.told.verifyDamaged(p)
+	if err == nil && loud > 0 {
+		err = fmt.Errorf("after a repair %d reads are refused", loud)
+	}
+	var frames int64
+	for _, l := range losses {
+		frames += l.Frames
+	}
+	if err == nil && lost > 0 && frames == 0 {
+		err = fmt.Errorf("after a repair that named no loss %d records are gone", lost)
+	}
+	r.count("repaired", 1)
+	r.count("records that repairs gave up", int64(lost))
+	return errors.Join(err, p.Close())
 }
 
 // pickFile draws a file, segments more often.
@@ -212,7 +249,9 @@ func (m *moment) verifyDamaged(p *pipeline.Pipeline) (loud, lost int, err error)
 				loud++
 				continue
 			}
-			if err := sameBatch(b, a); err != nil {
+			if err := sameBatch(b, a); errors.Is(err, errHole) {
+				lost += a.count
+			} else if err != nil {
 				return loud, lost, fmt.Errorf("partition %d at %d: %w", i, a.base, err)
 			}
 		}

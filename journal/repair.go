@@ -1,0 +1,212 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+
+	"tidemark/internal/vfs"
+)
+
+// Loss is a stretch of the stream that Repair gives up.
+type Loss struct {
+	From, To Offset
+	Frames   int64 // frames that were there, as their numbers say; −1: nobody knows
+	Cause    string
+}
+
+// Repair gives up what is damaged below what is proven to have been synced, and keeps all that is provable: it puts gaps over the damage, so that the frames behind it keep their places and are read as before. It salvages
+// nothing from within a damaged frame. catalogOffset is where the catalog's snapshot stands. Without write nothing is changed. The server must not be running on it. A segment file that is missing or cut short cannot be
+// repaired: it is a CorruptError. A torn tail is left to recovery.
+//
+// A gap is a frame header with a type of its own. Its chain value, in place of a body's checksum, is the one that the next sound frame names, so the chain holds across it. Gaps are written from the last to the first, one
+// block each: what a crash leaves is damaged as before, and Repair can be called again.
+func Repair(fsys vfs.FS, dir string, meta JournalMeta, catalogOffset Offset, write bool) ([]Loss, error) {
+	salt, err := meta.SaltBytes()
+	if err != nil {
+		return nil, err
+	}
+	mark, seq, err := readMark(fsys, dir, salt)
+	if err != nil {
+		return nil, err
+	}
+	segs, err := openSegments(fsys, dir, meta.SegmentBytes, true)
+	if err != nil {
+		return nil, err
+	}
+	defer segs.close()
+	r := repair{segs: segs, seed: salt.seed(), mark: mark, proven: max(mark.Flushed, catalogOffset)}
+	if err := r.look(); err != nil || len(r.losses) == 0 || !write {
+		return r.losses, err
+	}
+	for i := len(r.gaps) - 1; i >= 0; i-- {
+		if err := r.put(fsys, dir, &r.gaps[i]); err != nil {
+			return r.losses, err
+		}
+	}
+	if r.newMark {
+		k := marker{seed: r.seed, seq: seq, block: vfs.AlignedBytes(vfs.BlockBytes)}
+		if k.file, err = fsys.Open(path.Join(dir, markName), vfs.ReadWrite|vfs.Direct); err != nil {
+			return r.losses, err
+		}
+		if err = errors.Join(k.write(r.mark), k.close()); err != nil {
+			return r.losses, err
+		}
+	}
+	return r.losses, fsys.SyncDir(dir)
+}
+
+// repair is what a look found.
+type repair struct {
+	segs    *segments
+	seed    uint32
+	mark    Mark
+	proven  Offset
+	headers []FrameHeader // behind the place that is looked at
+	losses  []Loss
+	gaps    []FrameHeader
+	newMark bool
+}
+
+// look walks the stream and lays gaps from damage to the next sound frame.
+func (r *repair) look() error {
+	first, _ := r.segs.bounds()
+	s := newScanner(r.segs, r.seed, first)
+	defer s.close()
+	for {
+		f, err := s.next()
+		if err == nil {
+			r.proven = max(r.proven, f.Flushed)
+			continue
+		}
+		var stop *unsound
+		if !errors.As(err, &stop) && !errors.Is(err, errEnd) {
+			return err
+		}
+		from := s.pos
+		next, err := r.soundBehind(s)
+		if err != nil {
+			return err
+		}
+		if from >= r.proven {
+			return nil // the end, or a torn tail
+		}
+		last, known := next == nil, true
+		if last { // nothing whole behind it: the stream ends where it was proven to
+			next, known = r.end(s)
+		}
+		if last && next == nil {
+			known = r.proven == r.mark.Flushed && r.mark.Index > s.last.Index
+			next = &FrameHeader{Start: r.proven, Term: max(s.last.Term, r.mark.Term), Index: max(s.last.Index, r.mark.Index) + 1, PrevCRC: r.mark.Chain, TimestampMs: s.last.TimestampMs}
+			if r.proven != r.mark.Flushed {
+				r.mark.Flushed, r.mark.Term, r.mark.Index, r.newMark = r.proven, next.Term, next.Index-1, true
+			}
+		}
+		cause := err
+		if stop != nil {
+			cause = stop
+		}
+		lost := Loss{From: from, To: next.Start, Frames: max(int64(indexBefore(next)-s.last.Index), 0), Cause: fmt.Sprint(cause)}
+		if !known {
+			lost.Frames = -1
+		}
+		r.losses = append(r.losses, lost)
+		r.lay(s, from, next)
+		if last {
+			return nil
+		}
+		s.pos, s.chain, s.hasChain = next.Start, next.PrevCRC, true
+		s.last = FrameHeader{Term: next.Term, Index: indexBefore(next)}
+	}
+}
+
+// indexBefore is the index of the frame before h.
+func indexBefore(h *FrameHeader) Index {
+	if h.Type.opaque() {
+		return h.Index // it uses none of its own
+	}
+	return h.Index - 1
+}
+
+// end is the header that stands where the stream was proven to end, if one does: its frame was torn, and recovery cuts it, but it knows what was before it.
+func (r *repair) end(s *scanner) (next *FrameHeader, known bool) {
+	for i := range r.headers {
+		if h := &r.headers[i]; h.Start == r.proven && indexBefore(h) >= s.last.Index && h.Term >= s.last.Term {
+			return h, true
+		}
+	}
+	return nil, false
+}
+
+// soundBehind finds the first frame behind s that is whole, and later than the last one before it. It raises proven by what the headers there say.
+func (r *repair) soundBehind(s *scanner) (*FrameHeader, error) {
+	r.headers = r.headers[:0]
+	err := s.soundHeaders(s.pos, func(h FrameHeader) {
+		r.proven = max(r.proven, h.Flushed)
+		r.headers = append(r.headers, h)
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range r.headers {
+		h := &r.headers[i]
+		if h.Term < s.last.Term || indexBefore(h) < s.last.Index {
+			continue
+		}
+		probe := newScanner(r.segs, r.seed, h.Start)
+		_, err := probe.next()
+		probe.close()
+		if err == nil && (h.Start > s.pos || !s.hasChain) {
+			return h, nil
+		}
+		if err != nil && !errors.As(err, new(*unsound)) {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// lay covers [from, next.Start) with gaps, one a segment.
+func (r *repair) lay(s *scanner, from Offset, next *FrameHeader) {
+	chain := s.chain
+	for at := from; at < next.Start; {
+		segEnd := roundDown(at, r.segs.bytes) + Offset(r.segs.bytes)
+		to := min(next.Start, segEnd)
+		if to-at >= FrameHeaderBytes { // else it is a segment's remainder
+			r.gaps = append(r.gaps, FrameHeader{
+				Type: FrameGap, BodyBytes: uint32(to - at - FrameHeaderBytes), Start: at, Term: next.Term, Index: indexBefore(next),
+				TimestampMs: next.TimestampMs, PrevCRC: chain, BodyCRC: next.PrevCRC,
+			})
+			chain = next.PrevCRC
+		}
+		at = to
+	}
+}
+
+// put writes one gap's header, and takes the index file of its segment away: a start makes it anew.
+func (r *repair) put(fsys vfs.FS, dir string, h *FrameHeader) error {
+	start := roundDown(h.Start, r.segs.bytes)
+	f, err := fsys.Open(path.Join(dir, segmentName(start)), vfs.ReadWrite|vfs.Direct)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var head [FrameHeaderBytes]byte
+	h.encode(&head, r.seed)
+	at := int64(h.Start - start)
+	block := at &^ (vfs.BlockBytes - 1)
+	b := vfs.AlignedBytes(2 * vfs.BlockBytes) // a header may lie across two
+	n := min(int64(len(b)), r.segs.bytes-block)
+	if err := readAligned(f, b[:n], block); err != nil {
+		return err
+	}
+	copy(b[at-block:n], head[:])
+	if _, err := f.WriteSync([][]byte{b[:n]}, block); err != nil {
+		return err
+	}
+	if err := fsys.Remove(path.Join(dir, IndexName(start))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
