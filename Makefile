@@ -33,7 +33,7 @@ bench:
 	go run ./scripts/waiting
 
 # the short forms; powerloss and enospc want root
-TORTURES := kill9 powerloss crashpoints rot errors enospc slowdisk hostile planted
+TORTURES := kill9 powerloss crashpoints rot errors enospc slowdisk hostile soak planted
 torture:
 	set -e; for form in $(TORTURES); do go run ./scripts/torture $$form; done
 

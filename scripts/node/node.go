@@ -17,10 +17,11 @@ import (
 
 // Node is a real server process on a data directory.
 type Node struct {
-	cmd  *exec.Cmd
-	Addr string        // where it listens
-	done chan struct{} // closed when it has ended
-	last atomic.Value  // string: its newest log line
+	cmd   *exec.Cmd
+	Addr  string        // where it listens
+	Admin string        // where its admin listener is, if it has one
+	done  chan struct{} // closed when it has ended
+	last  atomic.Value  // string: its newest log line
 }
 
 // Ended is closed when the process has ended.
@@ -45,12 +46,22 @@ const startTimeout = time.Minute
 
 // Start runs the server and returns when it listens.
 func Start(binary, dataDir string, settings ...string) (*Node, error) {
-	return StartUnder(nil, binary, dataDir, settings...)
+	return StartWith(Options{}, binary, dataDir, settings...)
 }
 
-// StartUnder is Start with the server under another program, such as strace.
-func StartUnder(wrap []string, binary, dataDir string, settings ...string) (*Node, error) {
-	args := append(slices.Clone(wrap), binary, "serve", "--data-dir", dataDir, "--listen", "127.0.0.1:0", "--admin-listen", "")
+// Options of a start.
+type Options struct {
+	Under []string // another program that runs the server, such as strace, and its arguments
+	Admin bool     // with an admin listener
+}
+
+// StartWith is Start with options.
+func StartWith(o Options, binary, dataDir string, settings ...string) (*Node, error) {
+	admin := ""
+	if o.Admin {
+		admin = "127.0.0.1:0"
+	}
+	args := append(slices.Clone(o.Under), binary, "serve", "--data-dir", dataDir, "--listen", "127.0.0.1:0", "--admin-listen", admin)
 	for _, s := range settings {
 		args = append(args, "--set", s)
 	}
@@ -62,20 +73,24 @@ func StartUnder(wrap []string, binary, dataDir string, settings ...string) (*Nod
 	if err := n.cmd.Start(); err != nil {
 		return nil, err
 	}
-	listening := make(chan string, 1)
+	listening := make(chan struct{}, 1)
 	go func() {
 		defer close(n.done)
 		for lines := bufio.NewScanner(logs); lines.Scan(); {
 			n.last.Store(lines.Text())
-			var line struct{ Message, Listen string }
+			var line struct {
+				Message, Listen string
+				Admin           string `json:"admin_listen"`
+			}
 			if json.Unmarshal(lines.Bytes(), &line) == nil && line.Message == "listening" {
-				listening <- line.Listen
+				n.Addr, n.Admin = line.Listen, line.Admin
+				listening <- struct{}{}
 			}
 		}
 		n.cmd.Wait()
 	}()
 	select {
-	case n.Addr = <-listening:
+	case <-listening:
 		return n, nil
 	case <-n.done:
 		return nil, fmt.Errorf("the server ended at start: %s", n.Last())

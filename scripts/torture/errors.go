@@ -161,7 +161,7 @@ func (r *run) straceRound(binary, inject string, wantCode int) error {
 		return fmt.Errorf("the server stopped with exit code %d", code)
 	}
 	call, _, _ := strings.Cut(inject, ":")
-	n, err = node.StartUnder([]string{"strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", filepath.Join(r.dir, "strace.out"), "-e", "trace=" + call, "-e", "inject=" + inject}, binary, data, small...)
+	n, err = node.StartWith(node.Options{Under: []string{"strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", filepath.Join(r.dir, "strace.out"), "-e", "trace=" + call, "-e", "inject=" + inject}}, binary, data, small...)
 	if err == nil {
 		stop := make(chan struct{})
 		end := sync.OnceFunc(func() { close(stop) })

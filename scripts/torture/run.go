@@ -21,6 +21,8 @@ type run struct {
 	seed uint64
 	dir  string // temporary, on the real disk; removed at the end
 
+	clients []*client // of a soak
+
 	mu     sync.Mutex
 	tally  map[string]int64 // guarded by mu: faults, and what came of them
 	passed int              // guarded by mu
