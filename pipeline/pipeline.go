@@ -160,6 +160,15 @@ func (p *Pipeline) startStage(name string, run func(stop <-chan struct{})) {
 
 // Open recovers the data directory, or makes it, and starts the stages. A held lock is vfs.ErrLocked; damage is a journal.DamageError or journal.CorruptError.
 func Open(opts Options) (*Pipeline, error) {
+	p, err := openStill(opts)
+	if err == nil {
+		p.run()
+	}
+	return p, err
+}
+
+// openStill is Open without starting the stages: a test drives their steps.
+func openStill(opts Options) (*Pipeline, error) {
 	if err := opts.setDefaults(); err != nil {
 		return nil, err
 	}
@@ -181,7 +190,6 @@ func Open(opts Options) (*Pipeline, error) {
 		lock.Close()
 		return nil, err
 	}
-	p.run()
 	return p, nil
 }
 
