@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -20,44 +21,32 @@ import (
 // what clients had been told. Each copy is recovered and compared. Some are crashed again in the middle of their recovery, or right after it, or after a little more work.
 //
 // The steps come from several goroutines, so one seed gives the same choices but not the same interleaving.
-func crashpoints(args []string) (passed, failed int, err error) {
-	var seed uint64
-	var long bool
-	flags := newFlags("crashpoints", &seed, &long)
-	points := flags.Int64("points", 0, "crash points; default 50,000, long 2,000,000")
-	_ = flags.Parse(args)
-	if *points == 0 {
-		if *points = 50_000; long {
-			*points = 2_000_000
+func crashpoints(f *flag.FlagSet) func(*run) error {
+	points := f.Int64("points", 0, "crash points; default 50,000, long 2,000,000")
+	return func(r *run) error {
+		pick(r, points, 50_000, 2_000_000)
+		debug.SetGCPercent(800) // a run is a short life of many small disks
+		c := &crasher{run: r, want: *points, work: make(chan crashPoint, 64)}
+		var checkers, lives sync.WaitGroup
+		for i := range runtime.NumCPU() {
+			checkers.Go(func() { c.check(r.rng(1<<32 + uint64(i))) })
 		}
-	}
-	r, err := begin("crashpoints", seed, long)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer r.end()
-	debug.SetGCPercent(800) // a run is a short life of many small disks
-	c := &crasher{run: r, want: *points, work: make(chan crashPoint, 64)}
-	var checkers, lives sync.WaitGroup
-	for i := range runtime.NumCPU() {
-		checkers.Go(func() { c.check(r.rng(1<<32 + uint64(i))) })
-	}
-	var next atomic.Uint64
-	for range 2 {
-		lives.Go(func() {
-			for !c.enough() {
-				n := next.Add(1)
-				if err := guard(func() error { return c.life(n) }); err != nil {
-					r.fail("life %d: %v", n, err)
+		var next atomic.Uint64
+		for range 2 {
+			lives.Go(func() {
+				for !c.enough() {
+					n := next.Add(1)
+					if err := guard(func() error { return c.life(n) }); err != nil {
+						r.fail("life %d: %v", n, err)
+					}
 				}
-			}
-		})
+			})
+		}
+		lives.Wait()
+		close(c.work)
+		checkers.Wait()
+		return nil
 	}
-	lives.Wait()
-	close(c.work)
-	checkers.Wait()
-	passed, failed = r.report()
-	return passed, failed, nil
 }
 
 // crasher is a run of crashpoints.

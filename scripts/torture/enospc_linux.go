@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,31 +18,23 @@ import (
 
 // enospc fills a file system of 256 MiB. Writes are refused with an error that clients retry while there is still a reserve; reads go on, also when something else fills the disk to the last byte; writes go on within a
 // second of space coming back; and with retention they go on all the time. It needs root and losetup.
-func enospc(args []string) (passed, failed int, err error) {
-	var seed uint64
-	var long bool
-	flags := newFlags("enospc", &seed, &long)
-	_ = flags.Parse(args)
-	r, err := begin("enospc", seed, long)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer r.end()
-	binary, err := node.Build(r.dir)
-	if err != nil {
-		return 0, 0, err
-	}
-	rounds := 1
-	if long {
-		rounds = 20
-	}
-	for i := range rounds {
-		if err = r.fillUp(binary, i); err != nil {
-			break
+func enospc(*flag.FlagSet) func(*run) error {
+	return func(r *run) error {
+		binary, err := node.Build(r.dir)
+		if err != nil {
+			return err
 		}
+		rounds := 1
+		if r.long {
+			rounds = 20
+		}
+		for i := range rounds {
+			if err = r.fillUp(binary, i); err != nil {
+				break
+			}
+		}
+		return err
 	}
-	passed, failed = r.report()
-	return passed, failed, err
 }
 
 const (

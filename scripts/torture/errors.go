@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os/exec"
@@ -22,51 +23,39 @@ import (
 // diskErrors makes the k-th operation of each kind fail, for every k, under load: first on a file system in memory, then, with strace, in the real binary.
 //
 // A failed write or sync of the journal, the mark or a directory ends the acknowledging for good; a full disk does not. In each case the power is cut afterwards, and what was acknowledged has to be there.
-func diskErrors(args []string) (passed, failed int, err error) {
-	var seed uint64
-	var long bool
-	flags := newFlags("errors", &seed, &long)
-	passes := flags.Int("passes", 0, "different histories in which every operation fails once; default 20, long 1000")
-	real := flags.Bool("strace", true, "also the real binary, under strace")
-	_ = flags.Parse(args)
-	if *passes == 0 {
-		if *passes = 20; long {
-			*passes = 1000
+func diskErrors(f *flag.FlagSet) func(*run) error {
+	passes := f.Int("passes", 0, "different histories in which every operation fails once; default 20, long 1000")
+	real := f.Bool("strace", true, "also the real binary, under strace")
+	return func(r *run) error {
+		pick(r, passes, 20, 1000)
+		kinds := []struct {
+			name string
+			kind vfs.OpKind
+		}{
+			{"write", vfs.OpWrite}, {"synced write", vfs.OpWriteSync}, {"sync", vfs.OpSync}, {"directory sync", vfs.OpSyncDir}, {"open", vfs.OpOpen}, {"create", vfs.OpCreate},
+			{"allocate", vfs.OpAllocate}, {"rename", vfs.OpRename}, {"remove", vfs.OpRemove}, {"read", vfs.OpRead}, {"list", vfs.OpList},
 		}
-	}
-	r, err := begin("errors", seed, long)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer r.end()
-	kinds := []struct {
-		name string
-		kind vfs.OpKind
-	}{
-		{"write", vfs.OpWrite}, {"synced write", vfs.OpWriteSync}, {"sync", vfs.OpSync}, {"directory sync", vfs.OpSyncDir}, {"open", vfs.OpOpen}, {"create", vfs.OpCreate},
-		{"allocate", vfs.OpAllocate}, {"rename", vfs.OpRename}, {"remove", vfs.OpRemove}, {"read", vfs.OpRead}, {"list", vfs.OpList},
-	}
-	for pass := range *passes {
-		for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC} {
-			for _, k := range kinds {
-				for n := int64(1); ; n++ {
-					struck := false
-					err := guard(func() (err error) { struck, err = r.errorRound(uint64(pass), k.kind, n, errno); return err })
-					if err == nil && !struck {
-						break // there are not so many of them
+		for pass := range *passes {
+			for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC} {
+				for _, k := range kinds {
+					for n := int64(1); ; n++ {
+						struck := false
+						err := guard(func() (err error) { struck, err = r.errorRound(uint64(pass), k.kind, n, errno); return err })
+						if err == nil && !struck {
+							break // there are not so many of them
+						}
+						r.check(err, "pass %d, %v at %s %d", pass, errno, k.name, n)
 					}
-					r.check(err, "pass %d, %v at %s %d", pass, errno, k.name, n)
 				}
 			}
 		}
-	}
-	if *real {
-		if err := r.straceRounds(); err != nil {
-			return 0, 0, err
+		if *real {
+			if err := r.straceRounds(); err != nil {
+				return err
+			}
 		}
+		return nil
 	}
-	passed, failed = r.report()
-	return passed, failed, nil
 }
 
 // errorRound runs a pipeline whose n-th operation of a kind fails.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -24,88 +25,80 @@ import (
 
 // hostile lets a crowd of bad clients at a real server while a good one writes: idle connections, clients that never read, frames that come a byte at a time, frames that announce 2 GiB, random bytes, requests cut off at
 // every byte, and floods of connects. Memory stays within its bound and the good client is served as if it were alone, nearly.
-func hostile(args []string) (passed, failed int, err error) {
-	var seed uint64
-	var long bool
-	flags := newFlags("hostile", &seed, &long)
-	idle := flags.Int("idle", 10_000, "idle connections")
-	_ = flags.Parse(args)
-	r, err := begin("hostile", seed, long)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer r.end()
-	binary, err := node.Build(r.dir)
-	if err != nil {
-		return 0, 0, err
-	}
-	n, err := node.Start(binary, filepath.Join(r.dir, "data"), "journal.segment.bytes=64MiB", "journal.cache.bytes=64MiB", "journal.spares=1", fmt.Sprintf("server.connections.max=%d", *idle+500))
-	if err != nil {
-		return 0, 0, err
-	}
-	defer func() { n.Kill() }()
-	if err := createTopic(n.Addr, 1); err != nil {
-		return 0, 0, err
-	}
-	good := &client{name: "good", acks: 102, producer: kwire.NoProducer, rng: r.rng(1)}
-	for range 16 {
-		if err := good.one(n.Addr); err != nil { // something large to ask for
-			return 0, 0, err
+func hostile(f *flag.FlagSet) func(*run) error {
+	idle := f.Int("idle", 10_000, "idle connections")
+	return func(r *run) error {
+		binary, err := node.Build(r.dir)
+		if err != nil {
+			return err
 		}
-	}
-	seconds := 3 * time.Second
-	if long {
-		seconds = 30 * time.Second
-	}
-	alone, err := good.latencies(n.Addr, seconds)
-	if err != nil {
-		return 0, 0, err
-	}
-	limit := 2*p99(alone) + time.Millisecond
-	fmt.Printf("alone: p50 %v, p99 %v; the bound beside bad clients is %v\n", percentile(alone, 50), p99(alone), limit)
+		n, err := node.Start(binary, filepath.Join(r.dir, "data"), "journal.segment.bytes=64MiB", "journal.cache.bytes=64MiB", "journal.spares=1", fmt.Sprintf("server.connections.max=%d", *idle+500))
+		if err != nil {
+			return err
+		}
+		defer func() { n.Kill() }()
+		if err := createTopic(n.Addr, 1); err != nil {
+			return err
+		}
+		good := &client{name: "good", acks: 102, producer: kwire.NoProducer, rng: r.rng(1)}
+		for range 16 {
+			if err := good.one(n.Addr); err != nil { // something large to ask for
+				return err
+			}
+		}
+		seconds := 3 * time.Second
+		if r.long {
+			seconds = 30 * time.Second
+		}
+		alone, err := good.latencies(n.Addr, seconds)
+		if err != nil {
+			return err
+		}
+		limit := 2*p99(alone) + time.Millisecond
+		fmt.Printf("alone: p50 %v, p99 %v; the bound beside bad clients is %v\n", percentile(alone, 50), p99(alone), limit)
 
-	bad := &badClients{run: r, addr: n.Addr}
-	for _, b := range []struct {
-		name string
-		act  func(stop <-chan struct{}) error
-	}{
-		{"idle connections", func(stop <-chan struct{}) error { return bad.idle(*idle, stop) }},
-		{"clients that never read", bad.neverRead},
-		{"frames a byte at a time", bad.byteByByte},
-		{"frames that announce 2 GiB", bad.giants},
-		{"random bytes", bad.noise},
-		{"requests cut off at every byte", bad.cutOff},
-		{"a flood of connects", bad.flood},
-	} {
-		stop, done := make(chan struct{}), make(chan error, 1)
-		bad.ready = make(chan struct{})
-		go func() { done <- b.act(stop) }()
-		select {
-		case <-bad.ready:
-		case err := <-done:
-			return 0, 0, fmt.Errorf("%s: %w", b.name, err)
+		bad := &badClients{run: r, addr: n.Addr}
+		for _, b := range []struct {
+			name string
+			act  func(stop <-chan struct{}) error
+		}{
+			{"idle connections", func(stop <-chan struct{}) error { return bad.idle(*idle, stop) }},
+			{"clients that never read", bad.neverRead},
+			{"frames a byte at a time", bad.byteByByte},
+			{"frames that announce 2 GiB", bad.giants},
+			{"random bytes", bad.noise},
+			{"requests cut off at every byte", bad.cutOff},
+			{"a flood of connects", bad.flood},
+		} {
+			stop, done := make(chan struct{}), make(chan error, 1)
+			bad.ready = make(chan struct{})
+			go func() { done <- b.act(stop) }()
+			select {
+			case <-bad.ready:
+			case err := <-done:
+				return fmt.Errorf("%s: %w", b.name, err)
+			}
+			with, err := good.latencies(n.Addr, seconds)
+			memory := residentBytes(n.PID())
+			close(stop)
+			err = errors.Join(err, <-done)
+			switch {
+			case err != nil:
+			case p99(with) > limit:
+				err = fmt.Errorf("the good client's p99 is %v, the bound is %v", p99(with), limit)
+			case memory > hostileMemory:
+				err = fmt.Errorf("%d MiB are resident, the bound is %d", memory>>20, hostileMemory>>20)
+			}
+			fmt.Printf("%s: p50 %v, p99 %v, %d MiB resident\n", b.name, percentile(with, 50), p99(with), memory>>20)
+			r.check(err, "%s", b.name)
 		}
-		with, err := good.latencies(n.Addr, seconds)
-		memory := residentBytes(n.PID())
-		close(stop)
-		err = errors.Join(err, <-done)
-		switch {
-		case err != nil:
-		case p99(with) > limit:
-			err = fmt.Errorf("the good client's p99 is %v, the bound is %v", p99(with), limit)
-		case memory > hostileMemory:
-			err = fmt.Errorf("%d MiB are resident, the bound is %d", memory>>20, hostileMemory>>20)
+		_, _, err = good.check(n.Addr)
+		r.check(err, "the good client's records")
+		if code := n.Stop(); code != 0 {
+			r.fail("the server stopped with exit code %d: %s", code, n.Last())
 		}
-		fmt.Printf("%s: p50 %v, p99 %v, %d MiB resident\n", b.name, percentile(with, 50), p99(with), memory>>20)
-		r.check(err, "%s", b.name)
+		return nil
 	}
-	_, _, err = good.check(n.Addr)
-	r.check(err, "the good client's records")
-	if code := n.Stop(); code != 0 {
-		r.fail("the server stopped with exit code %d: %s", code, n.Last())
-	}
-	passed, failed = r.report()
-	return passed, failed, nil
 }
 
 const hostileMemory = 256 << 20

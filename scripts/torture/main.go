@@ -7,14 +7,17 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"os"
+	"time"
 )
 
 // form is one way to torture.
 type form struct {
 	name, about string
-	run         func(args []string) (passed, failed int, err error)
+	// prepare adds the form's own flags and returns what it does once they are parsed.
+	prepare func(*flag.FlagSet) func(*run) error
 }
 
 var forms []form
@@ -50,8 +53,20 @@ func main() {
 	os.Exit(2)
 }
 
+// torture runs a form and ends the process with its verdict.
 func torture(f form, args []string) {
-	passed, failed, err := f.run(args)
+	r := &run{form: f.name, tally: make(map[string]int64)}
+	flags := flag.NewFlagSet("torture "+f.name, flag.ExitOnError)
+	flags.Uint64Var(&r.seed, "seed", uint64(time.Now().UnixNano()), "of everything that is chosen at random")
+	flags.BoolVar(&r.long, "long", false, "the long form")
+	do := f.prepare(flags)
+	_ = flags.Parse(args) // it ends the process itself
+	passed, failed, err := 0, 0, r.begin()
+	if err == nil {
+		err = do(r)
+		passed, failed = r.report()
+		r.end()
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "torture:", err)
 		failed++

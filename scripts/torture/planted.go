@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,54 +13,46 @@ import (
 )
 
 // plantedBugs builds the tools with the tag planted and runs them with one bug at a time: each must be found. It begins with none, which must pass.
-func plantedBugs(args []string) (passed, failed int, err error) {
-	var seed uint64
-	var long bool
-	flags := newFlags("planted", &seed, &long)
-	only := flags.String("only", "", "this bug alone")
-	_ = flags.Parse(args)
-	r, err := begin("planted", seed, long)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer r.end()
-	tool := filepath.Join(r.dir, "torture")
-	build := exec.Command("go", "build", "-tags", "planted", "-o", tool, "./scripts/torture")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		return 0, 0, err
-	}
-	for _, t := range plantedTools("") {
-		if out, found, err := plantedRun(tool, "none", seed, t); err != nil {
-			return 0, 0, err
-		} else if found {
-			r.fail("%s fails without a bug:\n%s", t[0], out)
+func plantedBugs(f *flag.FlagSet) func(*run) error {
+	only := f.String("only", "", "this bug alone")
+	return func(r *run) error {
+		tool := filepath.Join(r.dir, "torture")
+		build := exec.Command("go", "build", "-tags", "planted", "-o", tool, "./scripts/torture")
+		build.Stderr = os.Stderr
+		if err := build.Run(); err != nil {
+			return err
 		}
-	}
-	for _, bug := range planted.All {
-		if *only != "" && string(bug) != *only {
-			continue
-		}
-		caught := ""
-		for _, t := range plantedTools(bug) {
-			out, found, err := plantedRun(tool, bug, seed, t)
-			if err != nil {
-				return 0, 0, err
-			}
-			if found {
-				caught = fmt.Sprintf("%s by %s: %s", bug, t[0], firstFailure(out))
-				break
+		for _, t := range plantedTools("") {
+			if out, found, err := plantedRun(tool, "none", r.seed, t); err != nil {
+				return err
+			} else if found {
+				r.fail("%s fails without a bug:\n%s", t[0], out)
 			}
 		}
-		if caught == "" {
-			r.fail("%s is not found", bug)
-			continue
+		for _, bug := range planted.All {
+			if *only != "" && string(bug) != *only {
+				continue
+			}
+			caught := ""
+			for _, t := range plantedTools(bug) {
+				out, found, err := plantedRun(tool, bug, r.seed, t)
+				if err != nil {
+					return err
+				}
+				if found {
+					caught = fmt.Sprintf("%s by %s: %s", bug, t[0], firstFailure(out))
+					break
+				}
+			}
+			if caught == "" {
+				r.fail("%s is not found", bug)
+				continue
+			}
+			r.pass()
+			fmt.Println("caught", caught)
 		}
-		r.pass()
-		fmt.Println("caught", caught)
+		return nil
 	}
-	passed, failed = r.report()
-	return passed, failed, nil
 }
 
 // plantedTools are the forms that are to find a bug, as they are called, the likeliest first.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"strings"
 
@@ -9,36 +10,24 @@ import (
 
 // powerLoss is kill9 with the power: the data lies on a file system of its own, which forgets what was not synced. In every third round the power goes again right after the recovery, before anything new is written. It needs
 // root, losetup and mkfs for the file systems.
-func powerLoss(args []string) (passed, failed int, err error) {
-	var seed uint64
-	var long bool
-	flags := newFlags("powerloss", &seed, &long)
-	rounds := flags.Int("rounds", 0, "rounds that count, on each file system; default 50, long 2,500")
-	kinds := flags.String("fs", "ext4,xfs", "file systems")
-	_ = flags.Parse(args)
-	if *rounds == 0 {
-		if *rounds = 50; long {
-			*rounds = 2500
+func powerLoss(f *flag.FlagSet) func(*run) error {
+	rounds := f.Int("rounds", 0, "rounds that count, on each file system; default 50, long 2,500")
+	kinds := f.String("fs", "ext4,xfs", "file systems")
+	return func(r *run) error {
+		pick(r, rounds, 50, 2500)
+		binary, err := node.Build(r.dir)
+		if err != nil {
+			return err
 		}
-	}
-	r, err := begin("powerloss", seed, long)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer r.end()
-	binary, err := node.Build(r.dir)
-	if err != nil {
-		return 0, 0, err
-	}
-	for _, kind := range strings.Split(*kinds, ",") {
-		if err = r.powerLossOn(kind, binary, *rounds); err != nil {
-			err = fmt.Errorf("%s: %w", kind, err)
-			break
+		for _, kind := range strings.Split(*kinds, ",") {
+			if err = r.powerLossOn(kind, binary, *rounds); err != nil {
+				err = fmt.Errorf("%s: %w", kind, err)
+				break
+			}
+			fmt.Printf("%s: %d rounds\n", kind, *rounds)
 		}
-		fmt.Printf("%s: %d rounds\n", kind, *rounds)
+		return err
 	}
-	passed, failed = r.report()
-	return passed, failed, err
 }
 
 func (r *run) powerLossOn(kind, binary string, rounds int) error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"path"
@@ -16,38 +17,26 @@ import (
 
 // rot damages one place of a data directory, a flipped bit or a file cut short, and starts the server on it. Each time it must do one of three things: refuse and name the place; serve all that was acknowledged, since the
 // damage hit bytes that nobody reads or that are made anew; or refuse the reads of what is damaged, and have verify find it. It never serves a wrong byte, and after a clean stop it never cuts.
-func rot(args []string) (passed, failed int, err error) {
-	var seed uint64
-	var long bool
-	flags := newFlags("rot", &seed, &long)
-	damages := flags.Int("damages", 0, "places damaged; default 6,000, long 200,000")
-	_ = flags.Parse(args)
-	if *damages == 0 {
-		if *damages = 6000; long {
-			*damages = 200_000
+func rot(f *flag.FlagSet) func(*run) error {
+	damages := f.Int("damages", 0, "places damaged; default 6,000, long 200,000")
+	return func(r *run) error {
+		pick(r, damages, 6000, 200_000)
+		const perHistory = 100
+		for n := 0; n < *damages && r.failures() <= maxSaid; n += perHistory {
+			h, err := newHistory(r.rng(uint64(n)))
+			if err != nil {
+				r.fail("history %d: %v", n/perHistory, err)
+				continue
+			}
+			rng := r.rng(1<<32 + uint64(n))
+			for range perHistory {
+				place := ""
+				err := guard(func() (err error) { place, err = r.rotOne(h, rng); return err })
+				r.check(err, "history %d (clean stop: %v), %s", n/perHistory, h.clean, place)
+			}
 		}
+		return nil
 	}
-	r, err := begin("rot", seed, long)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer r.end()
-	const perHistory = 100
-	for n := 0; n < *damages && r.failures() <= maxSaid; n += perHistory {
-		h, err := newHistory(r.rng(uint64(n)))
-		if err != nil {
-			r.fail("history %d: %v", n/perHistory, err)
-			continue
-		}
-		rng := r.rng(1<<32 + uint64(n))
-		for range perHistory {
-			place := ""
-			err := guard(func() (err error) { place, err = r.rotOne(h, rng); return err })
-			r.check(err, "history %d (clean stop: %v), %s", n/perHistory, h.clean, place)
-		}
-	}
-	passed, failed = r.report()
-	return passed, failed, nil
 }
 
 // rebuildWithin is how long a damaged index file may stay so while its reads are refused.

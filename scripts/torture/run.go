@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -11,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 )
 
 // run is one call of a form: its seed, what it counted, and its verdict.
@@ -29,31 +27,30 @@ type run struct {
 	failed int              // guarded by mu
 }
 
-// newFlags makes a form's flags. Every form has --seed and --long.
-func newFlags(form string, seed *uint64, long *bool) *flag.FlagSet {
-	f := flag.NewFlagSet("torture "+form, flag.ExitOnError)
-	f.Uint64Var(seed, "seed", uint64(time.Now().UnixNano()), "of everything that is chosen at random")
-	f.BoolVar(long, "long", false, "the long form")
-	return f
-}
-
-// begin prints what the run is.
-func begin(form string, seed uint64, long bool) (*run, error) {
-	r := &run{form: form, long: long, seed: seed, tally: make(map[string]int64)}
+// begin prints what the run is, and makes its directory.
+func (r *run) begin() error {
 	size := "short"
-	if long {
+	if r.long {
 		size = "long"
 	}
 	commit, err := exec.Command("git", "describe", "--always", "--dirty").Output()
 	if err != nil {
 		commit = []byte("unknown")
 	}
-	fmt.Printf("%s: %s form, seed %d, commit %s", form, size, seed, commit)
-	if err != nil {
-		fmt.Println()
+	fmt.Printf("%s: %s form, seed %d, commit %s\n", r.form, size, r.seed, strings.TrimSpace(string(commit)))
+	r.dir, err = os.MkdirTemp(os.Getenv("TMPDIR"), "tidemark-"+r.form+"-")
+	return err
+}
+
+// pick sets what a flag left at zero by the run's form.
+func pick[T comparable](r *run, v *T, short, long T) {
+	var zero T
+	if *v != zero {
+		return
 	}
-	r.dir, err = os.MkdirTemp(os.Getenv("TMPDIR"), "tidemark-"+form+"-")
-	return r, err
+	if *v = short; r.long {
+		*v = long
+	}
 }
 
 func (r *run) end() { os.RemoveAll(r.dir) }

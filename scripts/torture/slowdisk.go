@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"time"
 
@@ -12,31 +13,23 @@ import (
 
 // slowDisk stalls the disk for 10 ms to 5 s under load. RECEIVE goes on until too much is unflushed; then submitters are told to stop, and what is held stays bounded; deadlines are kept; and when the disk comes back
 // everything is answered, once, without another push.
-func slowDisk(args []string) (passed, failed int, err error) {
-	var seed uint64
-	var long bool
-	flags := newFlags("slowdisk", &seed, &long)
-	_ = flags.Parse(args)
-	r, err := begin("slowdisk", seed, long)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer r.end()
-	stalls := []time.Duration{10 * time.Millisecond, 30 * time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond}
-	rounds := 20
-	if long {
-		rounds = 200
-	}
-	for range rounds {
-		for _, stall := range stalls {
+func slowDisk(*flag.FlagSet) func(*run) error {
+	return func(r *run) error {
+		stalls := []time.Duration{10 * time.Millisecond, 30 * time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond}
+		rounds := 20
+		if r.long {
+			rounds = 200
+		}
+		for range rounds {
+			for _, stall := range stalls {
+				r.check(guard(func() error { return r.stalled(stall) }), "a stall of %v", stall)
+			}
+		}
+		for _, stall := range []time.Duration{time.Second, 5 * time.Second} {
 			r.check(guard(func() error { return r.stalled(stall) }), "a stall of %v", stall)
 		}
+		return nil
 	}
-	for _, stall := range []time.Duration{time.Second, 5 * time.Second} {
-		r.check(guard(func() error { return r.stalled(stall) }), "a stall of %v", stall)
-	}
-	passed, failed = r.report()
-	return passed, failed, nil
 }
 
 const (

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -14,54 +15,42 @@ import (
 )
 
 // soak runs clients at all levels against a server that is stopped or killed from time to time, and looks at its memory and its goroutines at the end of each stretch: both stay flat, and every record is accounted for.
-func soak(args []string) (passed, failed int, err error) {
-	var seed uint64
-	var long bool
-	flags := newFlags("soak", &seed, &long)
-	total := flags.Duration("duration", 0, "how long; default 30 s, long 1 h")
-	_ = flags.Parse(args)
-	stretch := 30 * time.Second
-	if *total == 0 {
-		if *total = 30 * time.Second; long {
-			*total = time.Hour
+func soak(f *flag.FlagSet) func(*run) error {
+	total := f.Duration("duration", 0, "how long; default 30 s, long 1 h")
+	return func(r *run) error {
+		stretch := 30 * time.Second
+		pick(r, total, 30*time.Second, time.Hour)
+		stretch = min(stretch, *total/6)
+		binary, err := node.Build(r.dir)
+		if err != nil {
+			return err
 		}
-	}
-	stretch = min(stretch, *total/6)
-	r, err := begin("soak", seed, long)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer r.end()
-	binary, err := node.Build(r.dir)
-	if err != nil {
-		return 0, 0, err
-	}
-	var first soakSample
-	for i := 0; i < int(*total/stretch); i++ {
-		data := filepath.Join(r.dir, fmt.Sprintf("data-%d", i/3)) // three stretches on one directory
-		if i%3 == 0 {
-			if err = os.RemoveAll(filepath.Join(r.dir, fmt.Sprintf("data-%d", i/3-1))); err != nil {
+		var first soakSample
+		for i := 0; i < int(*total/stretch); i++ {
+			data := filepath.Join(r.dir, fmt.Sprintf("data-%d", i/3)) // three stretches on one directory
+			if i%3 == 0 {
+				if err = os.RemoveAll(filepath.Join(r.dir, fmt.Sprintf("data-%d", i/3-1))); err != nil {
+					break
+				}
+				r.clients = r.crowd()
+			}
+			var s soakSample
+			if s, err = r.stretch(binary, data, stretch, i); err != nil {
+				err = fmt.Errorf("stretch %d: %w", i, err)
 				break
 			}
-			r.clients = r.crowd()
+			fmt.Printf("stretch %d: %d MiB resident, %d goroutines\n", i, s.resident>>20, s.goroutines)
+			if i == 0 {
+				first = s
+			}
+			if s.resident > first.resident*3/2+32<<20 || s.goroutines > first.goroutines+10 {
+				r.fail("stretch %d: %d MiB and %d goroutines, and after the first %d MiB and %d", i, s.resident>>20, s.goroutines, first.resident>>20, first.goroutines)
+				continue
+			}
+			r.pass()
 		}
-		var s soakSample
-		if s, err = r.stretch(binary, data, stretch, i); err != nil {
-			err = fmt.Errorf("stretch %d: %w", i, err)
-			break
-		}
-		fmt.Printf("stretch %d: %d MiB resident, %d goroutines\n", i, s.resident>>20, s.goroutines)
-		if i == 0 {
-			first = s
-		}
-		if s.resident > first.resident*3/2+32<<20 || s.goroutines > first.goroutines+10 {
-			r.fail("stretch %d: %d MiB and %d goroutines, and after the first %d MiB and %d", i, s.resident>>20, s.goroutines, first.resident>>20, first.goroutines)
-			continue
-		}
-		r.pass()
+		return err
 	}
-	passed, failed = r.report()
-	return passed, failed, err
 }
 
 // soakSample is a server at the end of a stretch, after its clients have gone.
