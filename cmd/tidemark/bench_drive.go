@@ -75,7 +75,7 @@ func (l *load) closedLoop(over <-chan struct{}, failed chan<- error) {
 		<-over
 		return
 	}
-	defer client.Stop()
+	defer func() { _ = client.Stop() }() // the load has ended, and its figures stand
 	<-over
 	late := time.NewTimer(benchDrain)
 	defer late.Stop()
@@ -104,8 +104,7 @@ func (h *loadHandler) start() (*gnet.Client, error) {
 			_, err = client.EnrollContext(lc.nc, lc)
 		}
 		if err != nil {
-			client.Stop()
-			return nil, lc.broken("write", err)
+			return nil, errors.Join(lc.broken("write", err), client.Stop())
 		}
 	}
 	return client, nil

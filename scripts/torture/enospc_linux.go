@@ -66,7 +66,7 @@ func (r *run) fillUp(binary string, round int) error {
 	}
 	w := &client{name: "filler", acks: 102, producer: kwire.NoProducer, rng: r.rng(uint64(round))}
 
-	refusal, free := w.fillUntilRefused(n.Addr, disk.mount)
+	free, refusal := w.fillUntilRefused(n.Addr, disk.mount)
 	r.check(wantRetriable(refusal), "round %d: the refusal of a full disk", round)
 	r.check(wantAtLeast(free, 1<<20), "round %d: bytes left when appends are refused", round)
 	r.count("bytes left when appends are refused", free)
@@ -136,12 +136,12 @@ func fill(name string, n int) error {
 }
 
 // fillUntilRefused writes until it is told to stop, and says how much was free then.
-func (c *client) fillUntilRefused(addr, mount string) (refusal error, free int64) {
+func (c *client) fillUntilRefused(addr, mount string) (free int64, refusal error) {
 	ctx, cancel := context.WithTimeout(context.Background(), clientTimeout)
 	defer cancel()
 	conn, err := kwire.Dial(ctx, addr, kwire.Options{ClientID: c.name})
 	if err != nil {
-		return err, 0
+		return 0, err
 	}
 	defer conn.Close()
 	for refusal == nil {
@@ -149,9 +149,9 @@ func (c *client) fillUntilRefused(addr, mount string) (refusal error, free int64
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(mount, &st); err != nil {
-		return err, 0
+		return 0, err
 	}
-	return refusal, int64(st.Bavail) * st.Bsize
+	return int64(st.Bavail) * st.Bsize, refusal
 }
 
 func wantRetriable(err error) error {

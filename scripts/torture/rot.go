@@ -139,8 +139,12 @@ func (r *run) rotOne(h *history, rng *rand.Rand) (place string, err error) {
 // repairOne has what was refused repaired: then it starts, and what is lost was said to be.
 func (r *run) repairOne(h *history, disk *vfs.Mem) error {
 	cat, err := catalog.Load(disk, "data")
+	if errors.As(err, new(*journal.CorruptError)) {
+		r.count("beyond repair", 1)
+		return nil
+	}
 	if err != nil {
-		return nil // no repair for the snapshot
+		return err
 	}
 	losses, err := journal.Repair(disk, journal.JournalDir("data", 0), h.meta, cat.Offset(), true)
 	if errors.As(err, new(*journal.CorruptError)) || err == nil && len(losses) == 0 {

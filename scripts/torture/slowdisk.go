@@ -110,8 +110,11 @@ func (r *run) stalled(stall time.Duration) (err error) {
 		time.Sleep(rest) // the stall itself
 	}
 	if stall > 2*slowGrace {
-		if err := within(late, 0); err != nil || !errors.Is(late.Err, pipeline.ErrTimedOut) && !errors.Is(late.Err, pipeline.ErrExpired) {
-			return fmt.Errorf("a request whose deadline was half the stall: %v, %w", late.Err, err)
+		if err := within(late, 0); err != nil {
+			return fmt.Errorf("a request whose deadline was half the stall: %w", err)
+		}
+		if !errors.Is(late.Err, pipeline.ErrTimedOut) && !errors.Is(late.Err, pipeline.ErrExpired) {
+			return fmt.Errorf("a request whose deadline was half the stall is answered with %w", late.Err)
 		}
 	}
 	gate.Release()
