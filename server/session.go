@@ -32,7 +32,7 @@ type Session struct {
 	now    time.Duration    // the pipeline's clock in this turn
 	held   []func()         // gives back the memory of answers that the client has not taken yet
 	left   int              // unsent when it was looked last
-	since  time.Time        // when left was last seen to change
+	since  time.Time        // when it was last seen to shrink
 
 	who     atomic.Pointer[kafka.Client] // newest client id; the IO goroutine writes
 	calls   calls
@@ -144,9 +144,11 @@ func (s *Session) tooMuchUnsent(io ioConn) bool {
 		s.left = 0
 		return false
 	}
-	if now := time.Now(); n != s.left {
-		s.left, s.since = n, now
-	} else if now.Sub(s.since) > s.srv.opts.SendTimeout {
+	now := time.Now()
+	if s.left == 0 || n < s.left {
+		s.since = now
+	}
+	if s.left = n; now.Sub(s.since) > s.srv.opts.SendTimeout {
 		s.fail(fmt.Errorf("%w: %d bytes for %v", errNotReading, n, s.srv.opts.SendTimeout))
 		return true
 	}
