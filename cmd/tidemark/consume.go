@@ -155,6 +155,9 @@ func (c *ConsumeCmd) spans(ctx context.Context, admin *kadm.Client, from start) 
 	return spans, nil
 }
 
+// consumePatience is how long the fetches of a partition may fail with an error that may pass before consume ends with it.
+const consumePatience = 10 * time.Second
+
 // print fetches and prints until every span is done, --count is reached, or the context ends.
 func (c *ConsumeCmd) print(e *env, spans map[int32]*span) error {
 	left := int64(-1)
@@ -174,6 +177,7 @@ func (c *ConsumeCmd) print(e *env, spans map[int32]*span) error {
 		kgo.FetchIsolationLevel(kgo.ReadUncommitted()),
 		kgo.KeepControlRecords(), // they count towards the end
 		kgo.FetchMaxWait(time.Second),
+		kgo.KeepRetryableFetchErrors(), // one that stays is an error of ours
 	)
 	if err != nil {
 		return err
@@ -186,6 +190,7 @@ func (c *ConsumeCmd) print(e *env, spans map[int32]*span) error {
 	}
 	out := bufio.NewWriterSize(e.stdout, 64<<10)
 	var line []byte
+	stuck := make(map[int32]time.Time) // partitions whose fetches fail, and since when
 	for {
 		if cl.BufferedFetchRecords() == 0 {
 			if err := out.Flush(); err != nil {
@@ -200,6 +205,7 @@ func (c *ConsumeCmd) print(e *env, spans map[int32]*span) error {
 				continue
 			}
 			s.next = r.Offset + 1
+			delete(stuck, r.Partition)
 			if !c.Follow && s.next >= s.end {
 				delete(spans, r.Partition)
 			}
@@ -218,7 +224,16 @@ func (c *ConsumeCmd) print(e *env, spans map[int32]*span) error {
 			return out.Flush()
 		}
 		for _, ferr := range fetches.Errors() {
-			return errors.Join(topicError(ferr.Topic, fmt.Errorf("partition %d: %w", ferr.Partition, ferr.Err)), out.Flush())
+			since, known := stuck[ferr.Partition]
+			if !known {
+				since = time.Now()
+				stuck[ferr.Partition] = since
+			}
+			s := spans[ferr.Partition]
+			if s == nil || kerr.IsRetriable(ferr.Err) && time.Since(since) < consumePatience {
+				continue // it may pass
+			}
+			return errors.Join(topicError(ferr.Topic, fmt.Errorf("partition %d at offset %d: %w", ferr.Partition, s.next, ferr.Err)), out.Flush())
 		}
 		if !c.Follow {
 			stopDone(cl, c.Topic, offsets, spans)

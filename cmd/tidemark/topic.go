@@ -164,7 +164,7 @@ func (c *TopicDeleteCmd) Run(e *env) error {
 	return withAdmin(e, c.ClientFlags, func(ctx context.Context, admin *kadm.Client) error {
 		resp, err := admin.DeleteTopic(ctx, c.Name)
 		if err != nil {
-			return topicError(c.Name, withMessage(err, resp.ErrMessage))
+			return fmt.Errorf("topic %q: %w", c.Name, withMessage(err, resp.ErrMessage)) // no advice to create what was to go
 		}
 		_, err = fmt.Fprintf(e.stdout, "deleted %s\n", c.Name)
 		return err
