@@ -188,14 +188,14 @@ func TestBench(t *testing.T) {
 			}
 		}
 	}
-	if r := b.mustRun(t, "", "bench", "produce", "--topic", "bench-all", "--connections", "1", "--duration", "50ms", "--warmup", "0s"); !strings.Contains(r.stdout, "p99.9") {
+	if r := b.mustRun(t, "", "bench", "produce", "--topic", "bench-all", "--connections", "1", "--duration", "500ms", "--warmup", "0s"); !strings.Contains(r.stdout, "p99.9") {
 		t.Errorf("table: %q", r.stdout)
 	}
 	if r := b.run(t, "", "bench", "produce", "--topic", "bench-all", "--partitions", "9"); r.code != exitUsage || !strings.Contains(r.stderr, "--partitions") {
 		t.Errorf("too many partitions: %+v", r)
 	}
 	// Kafka knows no acks 102: every request is refused, and the report says by what.
-	r := tidemark(t, t.Context(), nil, nil, "bench", "produce", "--bootstrap", b.addr, "--connections", "1", "--duration", "50ms", "--warmup", "0s", "--json")
+	r := tidemark(t, t.Context(), nil, nil, "bench", "produce", "--bootstrap", b.addr, "--connections", "1", "--duration", "500ms", "--warmup", "0s", "--json")
 	if r.code != exitRefused || !strings.Contains(r.stdout, `"INVALID_REQUIRED_ACKS"`) || !strings.Contains(r.stderr, "INVALID_REQUIRED_ACKS") {
 		t.Errorf("refused: %+v", r)
 	}
