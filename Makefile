@@ -32,7 +32,7 @@ bench:
 	go test -run '^$$' -bench . -benchmem ./server/...
 	go run ./scripts/waiting
 
-# the short forms; powerloss and enospc want root
+# the short forms; powerloss and enospc want root and loop devices, errors wants strace
 TORTURES := kill9 powerloss crashpoints rot errors enospc slowdisk hostile soak planted
 torture:
 	set -e; for form in $(TORTURES); do go run ./scripts/torture $$form; done

@@ -163,7 +163,7 @@ func TestBench(t *testing.T) {
 	b := newBroker(t)
 	for _, qos := range []string{"all", "one-way"} {
 		r := b.mustRun(t, "", "bench", "produce", "--topic", "bench-"+qos, "--qos", qos, "--connections", "3", "--in-flight", "7", "--records-per-batch", "2",
-			"--record-bytes", "100", "--duration", "300ms", "--warmup", "20ms", "--json")
+			"--record-bytes", "100", "--duration", "1s", "--warmup", "20ms", "--json")
 		var report benchReport
 		if err := json.Unmarshal([]byte(r.stdout), &report); err != nil {
 			t.Fatalf("%s: %v", r.stdout, err)
