@@ -163,12 +163,9 @@ func (r *reader) fail() {
 	r.b, r.at, r.bad = nil, 0, true
 }
 
-// take reads n bytes, none if n is negative.
+// take reads n bytes; a negative n, the length of a null, does not fit.
 func (r *reader) take(n int) []byte {
-	if n <= 0 {
-		return nil
-	}
-	if n > r.left() {
+	if n < 0 || n > r.left() {
 		r.fail()
 		return nil
 	}
@@ -267,7 +264,7 @@ func (b *Broker) DecodeProduce(h *Header, c *Produce, now time.Duration) error {
 	if h.Version >= 3 {
 		n := r.length(flexible, true)
 		transactional = n >= 0
-		r.take(n)
+		r.take(max(n, 0))
 	}
 	c.Acks = r.int16()
 	timeout := r.int32()
@@ -324,7 +321,7 @@ func (b *Broker) decodeTopic(c *Produce, r *reader, view *catalog.View, flexible
 	for range n {
 		c.parts = append(c.parts, producePart{index: r.int32(), record: -1})
 		p := &c.parts[len(c.parts)-1]
-		records := r.take(r.length(flexible, false))
+		records := r.take(max(r.length(flexible, false), 0))
 		p.after = int32(r.left())
 		r.tags(flexible)
 		if r.bad {
