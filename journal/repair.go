@@ -20,8 +20,8 @@ type Loss struct {
 // nothing from within a damaged frame. catalogOffset is where the catalog's snapshot stands. Without write nothing is changed. The server must not be running on it. A segment file that is missing or cut short cannot be
 // repaired: it is a CorruptError. A torn tail is left to recovery.
 //
-// A gap is a frame header with a type of its own. Its chain value, in place of a body's checksum, is the one that the next sound frame names, so the chain holds across it. Gaps are written from the last to the first, one
-// block each: what a crash leaves is damaged as before, and Repair can be called again.
+// A gap is a frame header with a type of its own. Its chain value, in place of a body's checksum, is the one that the next sound frame names, so the chain holds across it. Gaps are written from the last to the first, each with
+// one write: what a crash leaves is damaged as before, and Repair can be called again.
 func Repair(fsys vfs.FS, dir string, meta JournalMeta, catalogOffset Offset, write bool) ([]Loss, error) {
 	salt, err := meta.SaltBytes()
 	if err != nil {
@@ -84,7 +84,7 @@ func (r *repair) look() error {
 		if !errors.As(err, &stop) && !errors.Is(err, errEnd) {
 			return err
 		}
-		from := s.pos
+		from, cause := s.pos, err
 		next, err := r.soundBehind(s)
 		if err != nil {
 			return err
@@ -102,10 +102,6 @@ func (r *repair) look() error {
 			if r.proven != r.mark.Flushed {
 				r.mark.Flushed, r.mark.Term, r.mark.Index, r.newMark = r.proven, next.Term, next.Index-1, true
 			}
-		}
-		cause := err
-		if stop != nil {
-			cause = stop
 		}
 		lost := Loss{From: from, To: next.Start, Frames: max(int64(indexBefore(next)-s.last.Index), 0), Cause: fmt.Sprint(cause)}
 		if !known {

@@ -114,6 +114,9 @@ func (c *JournalVerifyCmd) Run(e *env) error {
 		return exitWith(exitDataDir, err)
 	}
 	fmt.Fprintf(e.stdout, "segments %d  frames %d  records %d  bytes %d  first %d  end %d  proven %d\n", v.Segments, v.Frames, v.Records, v.Bytes, v.First, v.End, v.ProvenF)
+	if v.Gaps > 0 {
+		fmt.Fprintf(e.stdout, "gaps %d, where journal repair gave up damaged bytes\n", v.Gaps)
+	}
 	for _, f := range v.Findings {
 		kind := "torn tail (cut at the next start)"
 		if f.Damage {
