@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"sync/atomic"
 
-	"tidemark/internal/batch"
 	"tidemark/internal/planted"
 	"tidemark/journal"
 )
@@ -172,14 +171,6 @@ func (c *Catalog) deleteRecords(cmd *DeleteRecords) Result {
 	}
 	p.RaiseLogStart(cmd.Before)
 	return Result{}
-}
-
-// AppliedBatch takes a batch that was committed and indexed. Apply goroutine only. It returns true if someone waits for it.
-func (c *Catalog) AppliedBatch(p *Partition, i *batch.Info, base journal.LogicalOffset, frameEnd journal.Offset, frameMs int64) bool {
-	if i.Idempotent() {
-		p.appliedSeq.Record(i, Placed{Sequence: i.BaseSequence, Count: i.Count, Base: base, End: frameEnd}, frameMs)
-	}
-	return p.Appended(base, i.Count, i.LeaderEpoch)
 }
 
 // StartWriting gives the write goroutine its state: each partition as it is now that all of the journal is applied.

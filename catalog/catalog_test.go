@@ -29,7 +29,7 @@ func filled(t testing.TB) *Catalog {
 	}
 	p := c.View().Partition("a", 2)
 	for seq := range int32(9) {
-		c.AppliedBatch(p, &batch.Info{ProducerID: 7, ProducerEpoch: 1, BaseSequence: 2 * seq, Count: 2, LeaderEpoch: 1 + seq/4}, journal.LogicalOffset(2*seq), 1000, 5)
+		p.AppliedBatch(&batch.Info{ProducerID: 7, ProducerEpoch: 1, BaseSequence: 2 * seq, Count: 2, LeaderEpoch: 1 + seq/4}, journal.LogicalOffset(2*seq), 1000, 5)
 	}
 	c.Advance(4096)
 	return c

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"tidemark/internal/batch"
 	"tidemark/journal"
 )
 
@@ -73,12 +74,25 @@ func (p *Partition) RaiseLogStart(to journal.LogicalOffset) {
 	}
 }
 
-// Appended takes a committed and indexed batch into account. Apply goroutine only. It returns true if someone waits.
-func (p *Partition) Appended(base journal.LogicalOffset, count int32, leaderEpoch int32) bool {
-	if p.newestEpoch < leaderEpoch {
-		p.beginEpoch(leaderEpoch, base)
+// AppliedBatch takes a batch that was committed and indexed, in a frame that ends at frameEnd and has the time frameMs. Apply goroutine only. It returns true if someone waits for it.
+func (p *Partition) AppliedBatch(i *batch.Info, base journal.LogicalOffset, frameEnd journal.Offset, frameMs int64) bool {
+	if i.Idempotent() {
+		p.AppliedSequence(i, base, frameEnd, frameMs)
 	}
-	p.highWatermark.Store(int64(base) + int64(count))
+	return p.Appended(base, base+journal.LogicalOffset(i.Count), i.LeaderEpoch)
+}
+
+// AppliedSequence is the part of AppliedBatch that an idempotent batch has beside the others.
+func (p *Partition) AppliedSequence(i *batch.Info, base journal.LogicalOffset, frameEnd journal.Offset, frameMs int64) {
+	p.appliedSeq.Record(i, Placed{Sequence: i.BaseSequence, Count: i.Count, Base: base, End: frameEnd}, frameMs)
+}
+
+// Appended moves the high watermark over committed and indexed batches [from, to) of one leader epoch. Apply goroutine only. It returns true if someone waits.
+func (p *Partition) Appended(from, to journal.LogicalOffset, leaderEpoch int32) bool {
+	if p.newestEpoch < leaderEpoch {
+		p.beginEpoch(leaderEpoch, from)
+	}
+	p.highWatermark.Store(int64(to))
 	return p.waiting.Load() > 0
 }
 

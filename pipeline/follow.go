@@ -9,7 +9,7 @@ import (
 	"tidemark/journal"
 )
 
-// follower is the stage behind committed: it walks the frames once, and hands each record to the index (index.go) or to the catalog (apply.go).
+// follower is the stage behind committed: it takes each record once, and hands it to the index (index.go) or to the catalog (apply.go).
 //
 // In: committed. Out: indexed (what readers see) and applied (what the catalog has acted on). Invariant: both stay at or below committed, in the stream's order, so neither is ever rolled back. It is one
 // goroutine for both, since both walk the same frames; index.go and apply.go have what each does with a record.
@@ -28,40 +28,29 @@ type follower struct {
 // followBytes bounds one step.
 const followBytes = 4 << 20
 
-// step walks committed frames, a few MiB at the most, and returns whether there are more.
+// step follows committed, a few MiB at the most, and returns whether there is more.
 func (f *follower) step() (more bool, err error) {
 	p := f.p
 	committed := p.committed.Load()
 	if planted.Is(planted.IndexAhead) {
 		committed = p.written.Load()
 	}
-	limit := f.at + followBytes
 	commands := false
-	for f.at < committed && f.at < limit {
-		next := p.journal.NextFrame(f.at)
-		if next >= committed { // committed stands behind a segment's remainder: the frame there is not committed yet
+	for limit := f.at + followBytes; f.at < limit; {
+		frame, readBack := p.placed.next(committed)
+		if frame != nil {
+			f.enter(frame)
+			f.at = frame.end
+		} else if readBack > f.at {
+			commands = true
+			if err := f.readBack(readBack, limit); err != nil {
+				return false, err
+			}
+		} else { // the next frame is not committed; what is between may be a segment's remainder
 			f.at = committed
 			break
 		}
-		frame, err := p.journal.FrameAt(next, &f.scratch)
-		if err != nil {
-			return false, err
-		}
-		if frame.Type == journal.FrameFiller {
-			f.at = frame.End()
-			continue
-		}
-		err = frame.EachRecord(func(r journal.Record) error {
-			if r.Kind == journal.RecordCommand {
-				commands = true
-				return f.apply(r)
-			}
-			return f.index(r, frame.End(), frame.TimestampMs)
-		})
-		if err != nil {
-			return false, fmt.Errorf("frame at %d: %w", frame.Start, err)
-		}
-		f.at = frame.End()
+		p.placed.pop(f.at)
 	}
 	p.catalog.Advance(f.at)
 	p.indexed.Advance(f.at)
@@ -78,6 +67,37 @@ func (f *follower) step() (more bool, err error) {
 	p.write.moved()
 	f.maybeSnapshot()
 	return f.at < committed, nil
+}
+
+// readBack walks the frames of the stream from where the stage stands to to, or to the first behind limit.
+func (f *follower) readBack(to, limit journal.Offset) error {
+	p := f.p
+	for f.at < min(to, limit) {
+		next := p.journal.NextFrame(f.at)
+		if next >= to { // to stands behind a segment's remainder: the frame there is another one's
+			f.at = to
+			return nil
+		}
+		frame, err := p.journal.FrameAt(next, &f.scratch)
+		if err != nil {
+			return err
+		}
+		if frame.Type == journal.FrameFiller {
+			f.at = frame.End()
+			continue
+		}
+		err = frame.EachRecord(func(r journal.Record) error {
+			if r.Kind == journal.RecordCommand {
+				return f.apply(r)
+			}
+			return f.index(r, frame.End(), frame.TimestampMs)
+		})
+		if err != nil {
+			return fmt.Errorf("frame at %d: %w", frame.Start, err)
+		}
+		f.at = frame.End()
+	}
+	return nil
 }
 
 // maybeSnapshot encodes the catalog when the stream has entered a new segment, and leaves the writing to the upkeep goroutine.
@@ -138,7 +158,7 @@ func (f *follower) replay(frame journal.Frame, indexFrom, catalogFrom journal.Of
 			f.p.index.Add(r.Partition, indexEntry(r, &i))
 		}
 		if part := f.p.catalog.ByID(r.Partition); part != nil && toCatalog {
-			f.p.catalog.AppliedBatch(part, &i, r.Base, frame.End(), frame.TimestampMs)
+			part.AppliedBatch(&i, r.Base, frame.End(), frame.TimestampMs)
 		}
 		return nil
 	})

@@ -121,6 +121,7 @@ type Pipeline struct {
 	marker  marker
 	upkeep  upkeep
 
+	placed   placedFrames
 	commands commands
 	stats    stats
 	readers  atomic.Int32 // partitions that fetches wait on

@@ -24,8 +24,9 @@ type writer struct {
 	blocked atomic.Bool
 
 	// write goroutine only
-	reqs []*Request // of this turn
-	undo []undo
+	reqs   []*Request // of this turn
+	undo   []undo
+	placed *placed // of the frame in the making
 }
 
 const (
@@ -169,6 +170,7 @@ func (w *writer) assignBatch(r *Request, rec *Record, epoch int32, nowMs int64) 
 func (w *writer) fill() {
 	p := w.p
 	a := &p.journal.Append
+	w.placed = p.placed.fresh()
 	for _, r := range w.reqs {
 		if planted.Is(planted.BufferReusedEarly) {
 			r.Owner.Serialized(r)
@@ -183,6 +185,7 @@ func (w *writer) fill() {
 				id = rec.Partition.ID
 			}
 			rec.at = a.Add(rec.Kind, 0, id, rec.Base, rec.Payload)
+			w.placed.add(rec)
 		}
 	}
 	term := p.replicator.Term()
@@ -192,6 +195,7 @@ func (w *writer) fill() {
 		return
 	}
 	end := a.Seal(term, index, p.flushed.Load())
+	w.placed.end, w.placed.ms, w.placed.epoch = end, a.LastTimestamp(), int32(term)
 	for i := range w.undo {
 		if rec := w.undo[i].rec; rec.Info.Idempotent() {
 			rec.Partition.Seq.Settle(&rec.Info, end)
@@ -237,6 +241,7 @@ func (w *writer) hand(end journal.Offset) {
 	p.stats.observeTurn(w.reqs)
 	now := p.respond.add(w.reqs)
 	if end > 0 {
+		p.placed.put(w.placed)
 		p.written.Advance(end)
 		p.replicated.Advance(p.replicator.Published(end))
 		p.flush.written(end, marks&(qos.Flushed|qos.Committed|qos.Applied) != 0)

@@ -50,7 +50,7 @@ func listenGnet(addr string, loops int, srv sessions) (transport, error) {
 	go func() {
 		err := gnet.Run(t, "tcp://"+addr,
 			gnet.WithNumEventLoop(loops), gnet.WithReuseAddr(true), gnet.WithTCPKeepAlive(time.Minute),
-			gnet.WithReadBufferCap(chunkBytes), gnet.WithLogger(GnetQuiet{}))
+			gnet.WithReadBufferCap(4*chunkBytes), gnet.WithLogger(GnetQuiet{}))
 		if err == nil && !t.closing.Load() {
 			err = errors.New("gnet's engine stopped by itself: out of file descriptors?")
 		}

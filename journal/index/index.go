@@ -10,6 +10,7 @@ package index
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 	"sync"
@@ -90,14 +91,21 @@ func (x *Index) Partition(id uint32) *Partition {
 // Add appends a batch's entry; its MaxTimestamp is the batch's own. Index goroutine only.
 func (x *Index) Add(id uint32, e Entry) { x.AddTo(x.Partition(id), e) }
 
-// AddTo is Add with the partition's handle. Index goroutine only.
-func (x *Index) AddTo(p *Partition, e Entry) {
+// AddTo is Add with the partition's handle, for batches of one segment that lie one behind the other. Index goroutine only.
+func (x *Index) AddTo(p *Partition, es ...Entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if n := len(p.tail); n > 0 && x.segmentOf(p.tail[n-1].At) == x.segmentOf(e.At) {
-		e.MaxTimestamp = max(e.MaxTimestamp, p.tail[n-1].MaxTimestamp)
+	newest := int64(math.MinInt64)
+	if n := len(p.tail); n > 0 && x.segmentOf(p.tail[n-1].At) == x.segmentOf(es[0].At) {
+		newest = p.tail[n-1].MaxTimestamp
 	}
-	p.tail = append(p.tail, e)
+	n := len(p.tail)
+	p.tail = append(p.tail, es...)
+	for i := range es {
+		e := &p.tail[n+i]
+		newest = max(newest, e.MaxTimestamp)
+		e.MaxTimestamp = newest
+	}
 }
 
 // Find appends to dst the entries from the one that holds logical offset o (or, when a gap holds it, the next) on, at most limit of them, which may end early at a segment's end. None means that the partition ends at or before o.
