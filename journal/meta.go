@@ -113,17 +113,25 @@ func ReadFile(fsys vfs.FS, name string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// WriteFileAtomic replaces a file by way of a synced temporary one, a rename and a sync of the directory. A crash leaves the old or the new content.
+// WriteFileAtomic is ReplaceFile with bytes that are there.
 func WriteFileAtomic(fsys vfs.FS, name string, content []byte) error {
+	return ReplaceFile(fsys, name, 0, func(f vfs.File) error {
+		_, err := f.WriteAt(content, 0)
+		return err
+	})
+}
+
+// ReplaceFile replaces a file by way of a synced temporary one, which write fills, a rename and a sync of the directory. A crash leaves the old or the new content. mode is vfs.Direct or 0.
+func ReplaceFile(fsys vfs.FS, name string, mode vfs.Mode, write func(vfs.File) error) error {
 	tmp := name + ".tmp"
 	if err := fsys.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	f, err := fsys.Open(tmp, vfs.ReadWrite|vfs.Create|vfs.Exclusive)
+	f, err := fsys.Open(tmp, vfs.ReadWrite|vfs.Create|vfs.Exclusive|mode)
 	if err != nil {
 		return err
 	}
-	if _, err = f.WriteAt(content, 0); err == nil {
+	if err = write(f); err == nil {
 		err = f.Sync()
 	}
 	if cerr := f.Close(); err == nil {

@@ -56,46 +56,106 @@ func getEntry(b []byte) Entry {
 	}
 }
 
-// encodeFile lays a segment's entries out.
-func encodeFile(segment journal.Offset, entries map[uint32][]Entry) []byte {
-	le := binary.LittleEndian
-	total := 0
-	for _, es := range entries {
-		total += len(es)
-	}
-	pages := (total+entriesPerPage-1)/entriesPerPage + (len(entries)+rowsPerPage-1)/rowsPerPage + 1
-	out := make([]byte, pages*pageBytes)
-	n, row := 0, 0
-	dir := out[(total+entriesPerPage-1)/entriesPerPage*pageBytes:]
-	for _, id := range slices.Sorted(maps.Keys(entries)) {
-		es := entries[id]
-		r := dir[row/rowsPerPage*pageBytes+row%rowsPerPage*rowBytes:]
-		le.PutUint32(r, id)
-		le.PutUint32(r[4:], uint32(n))
-		le.PutUint32(r[8:], uint32(len(es)))
-		le.PutUint64(r[16:], uint64(es[0].Base))
-		le.PutUint64(r[24:], uint64(es[len(es)-1].Next()))
-		le.PutUint64(r[32:], uint64(es[len(es)-1].MaxTimestamp))
-		row++
-		for _, e := range es {
-			putEntry(out[n/entriesPerPage*pageBytes+n%entriesPerPage*entryBytes:], e)
-			n++
+// pageWriter writes pages one behind the other, a piece of many at a time.
+type pageWriter struct {
+	f    vfs.File
+	buf  []byte // aligned; a multiple of pageBytes
+	used int
+	at   int64
+}
+
+// pieceBytes is how much of an index file is written at once: small, so that a flush beside it waits little.
+const pieceBytes = 256 << 10
+
+// page returns the next page, zeroed.
+func (w *pageWriter) page() ([]byte, error) {
+	if w.used == len(w.buf) {
+		if err := w.flush(); err != nil {
+			return nil, err
 		}
 	}
-	foot := out[len(out)-pageBytes:]
+	p := w.buf[w.used : w.used+pageBytes]
+	clear(p)
+	w.used += pageBytes
+	return p, nil
+}
+
+// flush seals and writes the pages that were handed out.
+func (w *pageWriter) flush() error {
+	for p := 0; p < w.used; p += pageBytes {
+		sealPage(w.buf[p : p+pageBytes])
+	}
+	n, err := w.f.WriteAt(w.buf[:w.used], w.at)
+	w.at += int64(n)
+	w.used = 0
+	return err
+}
+
+// rows writes n rows of size bytes each, perPage of them in a page.
+func (w *pageWriter) rows(n, size, perPage int, put func(i int, b []byte)) error {
+	var p []byte
+	for i := range n {
+		if i%perPage == 0 {
+			var err error
+			if p, err = w.page(); err != nil {
+				return err
+			}
+		}
+		put(i, p[i%perPage*size:])
+	}
+	return nil
+}
+
+// writeFile writes a segment's index file. buf is where pages are laid out: aligned, a multiple of pageBytes. It goes past the page cache, as the journal does: it is large when batches are small, and hardly ever read.
+func writeFile(fsys vfs.FS, dir string, segment journal.Offset, entries map[uint32][]Entry, buf []byte) error {
+	return journal.ReplaceFile(fsys, path.Join(dir, journal.IndexName(segment)), vfs.Direct, func(f vfs.File) error {
+		return writePages(&pageWriter{f: f, buf: buf}, segment, entries)
+	})
+}
+
+func writePages(w *pageWriter, segment journal.Offset, entries map[uint32][]Entry) error {
+	le := binary.LittleEndian
+	ids := slices.Sorted(maps.Keys(entries))
+	total := 0
+	for _, id := range ids {
+		total += len(entries[id])
+	}
+	var rest []Entry // of the partition before left
+	left := ids
+	err := w.rows(total, entryBytes, entriesPerPage, func(_ int, b []byte) {
+		for len(rest) == 0 {
+			rest, left = entries[left[0]], left[1:]
+		}
+		putEntry(b, rest[0])
+		rest = rest[1:]
+	})
+	if err != nil {
+		return err
+	}
+	first := 0
+	err = w.rows(len(ids), rowBytes, rowsPerPage, func(i int, b []byte) {
+		es := entries[ids[i]]
+		le.PutUint32(b, ids[i])
+		le.PutUint32(b[4:], uint32(first))
+		le.PutUint32(b[8:], uint32(len(es)))
+		le.PutUint64(b[16:], uint64(es[0].Base))
+		le.PutUint64(b[24:], uint64(es[len(es)-1].Next()))
+		le.PutUint64(b[32:], uint64(es[len(es)-1].MaxTimestamp))
+		first += len(es)
+	})
+	if err != nil {
+		return err
+	}
+	foot, err := w.page()
+	if err != nil {
+		return err
+	}
 	copy(foot, footerMagic)
 	le.PutUint32(foot[4:], footerVersion)
 	le.PutUint64(foot[8:], uint64(segment))
 	le.PutUint32(foot[16:], uint32(total))
-	le.PutUint32(foot[20:], uint32(row))
-	for p := 0; p < len(out); p += pageBytes {
-		sealPage(out[p : p+pageBytes])
-	}
-	return out
-}
-
-func writeFile(fsys vfs.FS, dir string, segment journal.Offset, entries map[uint32][]Entry) error {
-	return journal.WriteFileAtomic(fsys, path.Join(dir, journal.IndexName(segment)), encodeFile(segment, entries))
+	le.PutUint32(foot[20:], uint32(len(ids)))
+	return w.flush()
 }
 
 // file is an open index file.

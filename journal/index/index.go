@@ -42,8 +42,14 @@ type run struct {
 // Partition is one partition's part of the index: a handle for whoever adds to it again and again.
 type Partition struct {
 	mu     sync.RWMutex
-	sealed []run   // ascending; guarded by mu
-	tail   []Entry // of segments without a file, ascending; guarded by mu, but the array below its length never changes
+	sealed []run     // ascending; guarded by mu
+	tail   []stretch // of segments without a file, ascending; guarded by mu
+}
+
+// stretch is a partition's entries in one segment.
+type stretch struct {
+	segment journal.Offset
+	entries []Entry // ascending, at least one
 }
 
 // Index of one journal.
@@ -56,11 +62,45 @@ type Index struct {
 	mu         sync.RWMutex
 	partitions map[uint32]*Partition    // guarded by mu
 	files      map[journal.Offset]*file // by segment; guarded by mu
+
+	piece []byte // maintenance goroutine, and at start: where pages of a file are laid out
+
+	spareMu   sync.Mutex
+	spares    [][]Entry // empty, to be used again; guarded by spareMu
+	spareRoom int       // entries that they have room for; guarded by spareMu
+}
+
+// sparesMax bounds the room that is kept for use again: 8 MiB, what a segment of 1 KiB batches takes.
+const sparesMax = 256 << 10
+
+// fresh is room for a stretch.
+func (x *Index) fresh() []Entry {
+	x.spareMu.Lock()
+	defer x.spareMu.Unlock()
+	last := len(x.spares) - 1
+	if last < 0 {
+		return nil
+	}
+	es := x.spares[last]
+	x.spares = x.spares[:last]
+	x.spareRoom -= cap(es)
+	return es
+}
+
+// keep takes the room of a stretch that nobody looks at any more.
+func (x *Index) keep(es []Entry) {
+	x.spareMu.Lock()
+	defer x.spareMu.Unlock()
+	if x.spareRoom+cap(es) <= sparesMax {
+		x.spares = append(x.spares, es[:0])
+		x.spareRoom += cap(es)
+	}
 }
 
 // New is an empty index of the journal in dir. Load, Rebuild and Add fill it.
 func New(fsys vfs.FS, dir string, segmentBytes int64) *Index {
-	return &Index{fsys: fsys, dir: dir, segmentBytes: segmentBytes, partitions: make(map[uint32]*Partition), files: make(map[journal.Offset]*file)}
+	return &Index{fsys: fsys, dir: dir, segmentBytes: segmentBytes, partitions: make(map[uint32]*Partition), files: make(map[journal.Offset]*file),
+		piece: vfs.AlignedBytes(pieceBytes)}
 }
 
 func (x *Index) segmentOf(at journal.Offset) journal.Offset {
@@ -95,14 +135,18 @@ func (x *Index) Add(id uint32, e Entry) { x.AddTo(x.Partition(id), e) }
 func (x *Index) AddTo(p *Partition, es ...Entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	newest := int64(math.MinInt64)
-	if n := len(p.tail); n > 0 && x.segmentOf(p.tail[n-1].At) == x.segmentOf(es[0].At) {
-		newest = p.tail[n-1].MaxTimestamp
+	segment := x.segmentOf(es[0].At)
+	if n := len(p.tail); n == 0 || p.tail[n-1].segment != segment {
+		p.tail = append(p.tail, stretch{segment: segment, entries: x.fresh()})
 	}
-	n := len(p.tail)
-	p.tail = append(p.tail, es...)
+	s := &p.tail[len(p.tail)-1]
+	newest, n := int64(math.MinInt64), len(s.entries)
+	if n > 0 {
+		newest = s.entries[n-1].MaxTimestamp
+	}
+	s.entries = append(s.entries, es...)
 	for i := range es {
-		e := &p.tail[n+i]
+		e := &s.entries[n+i]
 		newest = max(newest, e.MaxTimestamp)
 		e.MaxTimestamp = newest
 	}
@@ -115,13 +159,19 @@ func (x *Index) Find(id uint32, o journal.LogicalOffset, limit int, dst []Entry)
 		return dst, nil
 	}
 	p.mu.RLock()
-	sealed, tail := p.sealed, p.tail
-	p.mu.RUnlock()
-	if i := sort.Search(len(sealed), func(i int) bool { return sealed[i].next > o }); i < len(sealed) {
-		return x.findSealed(sealed[i], limit, dst, func(e Entry) bool { return e.Next() > o })
+	if i := sort.Search(len(p.sealed), func(i int) bool { return p.sealed[i].next > o }); i < len(p.sealed) {
+		r := p.sealed[i]
+		p.mu.RUnlock()
+		return x.findSealed(r, limit, dst, func(e Entry) bool { return e.Next() > o })
 	}
-	i := sort.Search(len(tail), func(i int) bool { return tail[i].Next() > o })
-	return append(dst, tail[i:min(i+limit, len(tail))]...), nil
+	defer p.mu.RUnlock()
+	for i := range p.tail {
+		if es := p.tail[i].entries; es[len(es)-1].Next() > o {
+			i := sort.Search(len(es), func(i int) bool { return es[i].Next() > o })
+			return append(dst, es[i:min(i+limit, len(es))]...), nil
+		}
+	}
+	return dst, nil
 }
 
 // findSealed appends the run's entries from the first that reached on, at most limit.
@@ -162,12 +212,11 @@ func (x *Index) FindTime(id uint32, ms int64) (Entry, bool, error) {
 	if p == nil {
 		return Entry{}, false, nil
 	}
-	p.mu.RLock()
-	sealed, tail := p.sealed, p.tail
-	p.mu.RUnlock()
 	reached := func(e Entry) bool { return e.MaxTimestamp >= ms }
-	for _, r := range sealed {
+	p.mu.RLock()
+	for _, r := range p.sealed {
 		if r.maxTimestamp >= ms {
+			p.mu.RUnlock()
 			es, err := x.findSealed(r, 1, nil, reached)
 			if err != nil || len(es) == 0 {
 				return Entry{}, false, err
@@ -175,20 +224,13 @@ func (x *Index) FindTime(id uint32, ms int64) (Entry, bool, error) {
 			return es[0], true, nil
 		}
 	}
-	for len(tail) > 0 {
-		n := x.group(tail)
-		if i := sort.Search(n, func(i int) bool { return reached(tail[i]) }); i < n {
-			return tail[i], true, nil
+	defer p.mu.RUnlock()
+	for _, s := range p.tail {
+		if es := s.entries; reached(es[len(es)-1]) {
+			return es[sort.Search(len(es), func(i int) bool { return reached(es[i]) })], true, nil
 		}
-		tail = tail[n:]
 	}
 	return Entry{}, false, nil
-}
-
-// group is how many of the tail's first entries lie in one segment.
-func (x *Index) group(tail []Entry) int {
-	end := x.segmentOf(tail[0].At) + journal.Offset(x.segmentBytes)
-	return sort.Search(len(tail), func(i int) bool { return tail[i].At >= end })
 }
 
 // MaxTime is the largest time of all the partition's batches.
@@ -198,20 +240,17 @@ func (x *Index) MaxTime(id uint32) (ms int64, ok bool) {
 		return 0, false
 	}
 	p.mu.RLock()
-	sealed, tail := p.sealed, p.tail
-	p.mu.RUnlock()
+	defer p.mu.RUnlock()
 	see := func(t int64) {
 		if !ok || t > ms {
 			ms, ok = t, true
 		}
 	}
-	for _, r := range sealed {
+	for _, r := range p.sealed {
 		see(r.maxTimestamp)
 	}
-	for len(tail) > 0 {
-		n := x.group(tail)
-		see(tail[n-1].MaxTimestamp)
-		tail = tail[n:]
+	for _, s := range p.tail {
+		see(s.entries[len(s.entries)-1].MaxTimestamp)
 	}
 	return ms, ok
 }
@@ -227,8 +266,10 @@ func (x *Index) First(id uint32, from journal.Offset) (journal.LogicalOffset, bo
 	if n := sort.Search(len(p.sealed), func(i int) bool { return p.sealed[i].segment >= from }); n < len(p.sealed) {
 		return p.sealed[n].first, true
 	}
-	if tail := between(p.tail, from, 1<<62); len(tail) > 0 {
-		return tail[0].Base, true
+	for _, s := range p.tail {
+		if s.segment >= from {
+			return s.entries[0].Base, true
+		}
 	}
 	return 0, false
 }
@@ -236,13 +277,12 @@ func (x *Index) First(id uint32, from journal.Offset) (journal.LogicalOffset, bo
 // Seal writes the index file of a full segment and forgets its entries. All of the segment was added. Maintenance goroutine only; after an error
 // nothing has changed.
 func (x *Index) Seal(segment journal.Offset) error {
-	end := segment + journal.Offset(x.segmentBytes)
 	entries := make(map[uint32][]Entry)
 	x.mu.RLock()
 	for id, p := range x.partitions {
 		p.mu.RLock()
-		if es := between(p.tail, segment, end); len(es) > 0 {
-			entries[id] = es
+		if i := slices.IndexFunc(p.tail, func(s stretch) bool { return s.segment == segment }); i >= 0 {
+			entries[id] = p.tail[i].entries
 		}
 		p.mu.RUnlock()
 	}
@@ -250,15 +290,9 @@ func (x *Index) Seal(segment journal.Offset) error {
 	return x.store(segment, entries)
 }
 
-func between(tail []Entry, from, to journal.Offset) []Entry {
-	a := sort.Search(len(tail), func(i int) bool { return tail[i].At >= from })
-	b := sort.Search(len(tail), func(i int) bool { return tail[i].At >= to })
-	return tail[a:b]
-}
-
 // store writes a segment's file and puts it in place of the entries in memory.
 func (x *Index) store(segment journal.Offset, entries map[uint32][]Entry) error {
-	if err := writeFile(x.fsys, x.dir, segment, entries); err != nil {
+	if err := writeFile(x.fsys, x.dir, segment, entries, x.piece); err != nil {
 		return err
 	}
 	return x.Load(segment)
@@ -276,7 +310,6 @@ func (x *Index) Load(segment journal.Offset) error {
 	}
 	x.files[segment] = f
 	x.mu.Unlock()
-	end := segment + journal.Offset(x.segmentBytes)
 	for id, r := range runs {
 		p := x.Partition(id)
 		p.mu.Lock()
@@ -287,13 +320,20 @@ func (x *Index) Load(segment journal.Offset) error {
 			sealed = append(sealed, r)
 		}
 		p.sealed = sealed
-		if keep := between(p.tail, end, 1<<62); len(keep) < len(p.tail) {
-			// As much room as the segment took: the next one will be like it.
-			p.tail = append(make([]Entry, 0, len(p.tail)), keep...)
-		}
+		p.dropTail(segment+journal.Offset(x.segmentBytes), x.keep)
 		p.mu.Unlock()
 	}
 	return nil
+}
+
+// dropTail forgets the entries of segments before first. p.mu is held.
+func (p *Partition) dropTail(first journal.Offset, keep func([]Entry)) {
+	n := 0
+	for n < len(p.tail) && p.tail[n].segment < first {
+		keep(p.tail[n].entries)
+		n++
+	}
+	p.tail = slices.Delete(p.tail, 0, n)
 }
 
 // Rebuild makes a full segment's index anew from its frames, also while the damaged one is in use: a segment has the same index each time. Maintenance goroutine, or at start. The frames are those which each hands out as entries with their batches' own times.
@@ -326,7 +366,7 @@ func (x *Index) DropBefore(first journal.Offset) {
 		p.mu.Lock()
 		n := sort.Search(len(p.sealed), func(i int) bool { return p.sealed[i].segment >= first })
 		p.sealed = slices.Clone(p.sealed[n:])
-		p.tail = between(p.tail, first, 1<<62)
+		p.dropTail(first, x.keep)
 		p.mu.Unlock()
 	}
 }

@@ -147,7 +147,16 @@ func TestDamagedFileIsFound(t *testing.T) {
 }
 
 func FuzzOpenFile(f *testing.F) {
-	f.Add(encodeFile(0, map[uint32][]Entry{1: {{Base: 0, At: 80, Bytes: 100, Records: 1}}}))
+	fsys := vfs.NewMem()
+	fsys.MkdirAll("d")
+	if err := writeFile(fsys, "d", 0, map[uint32][]Entry{1: {{Base: 0, At: 80, Bytes: 100, Records: 1}}}, vfs.AlignedBytes(2*pageBytes)); err != nil {
+		f.Fatal(err)
+	}
+	seed, err := journal.ReadFile(fsys, path.Join("d", journal.IndexName(0)), 1<<20)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for p := 0; p+pageBytes <= len(b); p += pageBytes {
 			sealPage(b[p : p+pageBytes]) // past the checksum, to the checks behind it
