@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -152,16 +153,7 @@ func millis(ms int32) time.Duration { return time.Duration(ms) * time.Millisecon
 
 func ptr[T any](v T) *T { return &v }
 
-func appendInt16(dst []byte, v int16) []byte { return append(dst, byte(v>>8), byte(v)) }
-
-func appendInt32(dst []byte, v int32) []byte {
-	return append(dst, byte(v>>24), byte(v>>16), byte(v>>8), byte(v))
-}
-
-func appendInt64(dst []byte, v int64) []byte {
-	return appendInt32(appendInt32(dst, int32(v>>32)), int32(v))
-}
-
-func putInt32(dst []byte, v int32) {
-	dst[0], dst[1], dst[2], dst[3] = byte(v>>24), byte(v>>16), byte(v>>8), byte(v)
-}
+func appendInt16(dst []byte, v int16) []byte { return binary.BigEndian.AppendUint16(dst, uint16(v)) }
+func appendInt32(dst []byte, v int32) []byte { return binary.BigEndian.AppendUint32(dst, uint32(v)) }
+func appendInt64(dst []byte, v int64) []byte { return binary.BigEndian.AppendUint64(dst, uint64(v)) }
+func putInt32(dst []byte, v int32)           { binary.BigEndian.PutUint32(dst, uint32(v)) }
