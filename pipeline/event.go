@@ -1,6 +1,9 @@
 package pipeline
 
-import "tidemark/journal"
+import (
+	"tidemark/catalog"
+	"tidemark/journal"
+)
 
 // Event is something that an operator may want to know. The server turns events into log lines; stages know no logger. It is called from
 // any stage's goroutine and must not block.
@@ -24,6 +27,12 @@ type UpkeepResumed struct{}
 // ReadMismatch says that the journal does not hold what the index says it should.
 type ReadMismatch struct{ Err *MismatchError }
 
+// ReadFailed says that the disk could not be read. What was acknowledged may still be there: the reader is told to try again.
+type ReadFailed struct {
+	Partition *catalog.Partition
+	Err       error
+}
+
 // IndexRebuilt says that a segment's index file was missing or damaged and was made anew.
 type IndexRebuilt struct {
 	Segment journal.Offset
@@ -38,5 +47,6 @@ func (SegmentsDropped) event() {}
 func (UpkeepFailed) event()    {}
 func (UpkeepResumed) event()   {}
 func (ReadMismatch) event()    {}
+func (ReadFailed) event()      {}
 func (IndexRebuilt) event()    {}
 func (Failed) event()          {}

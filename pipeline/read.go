@@ -3,6 +3,7 @@ package pipeline
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -53,6 +54,7 @@ func (p *Pipeline) Read(part *catalog.Partition, from journal.LogicalOffset, max
 		}
 		if err != nil {
 			p.indexDamaged(err)
+			p.readFailed(part, err)
 			return dst, err
 		}
 		if len(entries) == 0 {
@@ -86,6 +88,7 @@ func (p *Pipeline) Read(part *catalog.Partition, from journal.LogicalOffset, max
 				if at > start { // what was read before it is good
 					return dst, nil
 				}
+				p.readFailed(part, err)
 				return dst, err
 			}
 			dst = append(dst[:at], dst[at+journal.RecordHeaderBytes:]...)
@@ -93,6 +96,13 @@ func (p *Pipeline) Read(part *catalog.Partition, from journal.LogicalOffset, max
 		}
 	}
 	return dst, nil
+}
+
+// readFailed tells of an error of the disk; the others have an event of their own, or none.
+func (p *Pipeline) readFailed(part *catalog.Partition, err error) {
+	if errors.As(err, new(*fs.PathError)) {
+		p.event(ReadFailed{Partition: part, Err: err})
+	}
 }
 
 // readSpan reads the first entry's record from disk, and its neighbours with it while they lie close.

@@ -8,7 +8,7 @@ import (
 
 // LogEvents turns the pipeline's typed events into log lines. The stages know no logger.
 func LogEvents(log zerolog.Logger) func(pipeline.Event) {
-	mismatches := log.Sample(&zerolog.BurstSampler{Burst: 5, Period: 1e9})
+	reads := log.Sample(&zerolog.BurstSampler{Burst: 5, Period: 1e9})
 	return func(e pipeline.Event) {
 		switch e := e.(type) {
 		case pipeline.SegmentReady:
@@ -20,7 +20,9 @@ func LogEvents(log zerolog.Logger) func(pipeline.Event) {
 		case pipeline.UpkeepResumed:
 			log.Info().Msg("journal upkeep works again")
 		case pipeline.ReadMismatch:
-			mismatches.Error().Err(e.Err).Int64("segment", int64(e.Err.Segment)).Int64("offset", int64(e.Err.Offset)).Msg("journal does not hold what its index says; run tidemark journal verify")
+			reads.Error().Err(e.Err).Int64("segment", int64(e.Err.Segment)).Int64("offset", int64(e.Err.Offset)).Msg("journal does not hold what its index says; run tidemark journal verify")
+		case pipeline.ReadFailed:
+			reads.Error().Err(e.Err).Str("topic", e.Partition.Topic).Int32("partition", e.Partition.Index).Msg("journal cannot be read; the client is told to try again")
 		case pipeline.IndexRebuilt:
 			log.Warn().AnErr("cause", e.Cause).Int64("segment", int64(e.Segment)).Msg("index of a segment was made anew")
 		case pipeline.Failed:

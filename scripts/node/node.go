@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -22,7 +23,21 @@ type Node struct {
 	Admin string        // where its admin listener is, if it has one
 	done  chan struct{} // closed when it has ended
 	last  atomic.Value  // string: its newest log line
+	lines atomic.Int64  // of log
 }
+
+// running are the nodes that have not ended.
+var running sync.Map // *Node to struct{}
+
+// KillAll ends every node that this process started and that still runs: when it is interrupted.
+func KillAll() {
+	for n := range running.Range {
+		n.(*Node).Kill()
+	}
+}
+
+// Lines is how many lines it has logged.
+func (n *Node) Lines() int64 { return n.lines.Load() }
 
 // Ended is closed when the process has ended.
 func (n *Node) Ended() <-chan struct{} { return n.done }
@@ -73,11 +88,14 @@ func StartWith(o Options, binary, dataDir string, settings ...string) (*Node, er
 	if err := n.cmd.Start(); err != nil {
 		return nil, err
 	}
+	running.Store(n, struct{}{})
 	listening := make(chan struct{}, 1)
 	go func() {
 		defer close(n.done)
+		defer running.Delete(n)
 		for lines := bufio.NewScanner(logs); lines.Scan(); {
 			n.last.Store(lines.Text())
+			n.lines.Add(1)
 			var line struct {
 				Message, Listen string
 				Admin           string `json:"admin_listen"`

@@ -51,6 +51,7 @@ func (r *run) fillUp(binary string, round int) error {
 	}
 	defer os.RemoveAll(filepath.Join(r.dir, "ext4"))
 	defer os.Remove(filepath.Join(r.dir, "ext4.img"))
+	r.atEnd(disk.close)
 	defer disk.close()
 	ballast := filepath.Join(disk.mount, "ballast")
 	if err := fill(ballast, enospcBallast); err != nil {

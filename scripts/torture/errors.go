@@ -1,17 +1,22 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"tidemark/internal/kwire"
 	"tidemark/internal/vfs"
@@ -116,16 +121,84 @@ func (r *run) straceRounds() error {
 	if err != nil {
 		return err
 	}
+	r.check(r.straceReads(binary), "strace, reads")
 	for _, round := range []struct {
 		inject string
 		code   int // of the exit; 0: it goes on, and stops when it is asked to
 	}{
-		{"pwritev2:error=EIO:when=40", exitDisk}, {"pwritev2:error=ENOSPC:when=60", exitDisk}, {"pwritev2:error=EIO:when=200", exitDisk}, {"fsync:error=EIO:when=12", exitDisk},
+		{"pwritev2:error=EIO:when=40", exitDisk}, {"pwritev2:error=ENOSPC:when=60", exitDisk}, {"pwritev2:error=EIO:when=200", exitDisk}, {"fsync:error=EIO:when=5+", exitDisk},
 		{"renameat:error=EIO:when=3", 0}, {"fallocate:error=ENOSPC:when=2+2", 0},
 	} {
 		r.check(r.straceRound(binary, round.inject, round.code), "strace, %s", round.inject)
 	}
 	return nil
+}
+
+// straceReads has reads of the journal fail: at start the server says so and does not serve; while it runs, a fetch of what has left the cache is answered with an error, and with the records once reads go well again.
+func (r *run) straceReads(binary string) error {
+	data := filepath.Join(r.dir, "data-reads")
+	small := []string{"journal.segment.bytes=4MiB", "journal.cache.bytes=4MiB"}
+	n, err := node.Start(binary, data, small...)
+	if err != nil {
+		return err
+	}
+	defer func() { n.Kill() }()
+	c := &client{name: "reads", acks: qos.AcksBase + int16(qos.Persistence), producer: kwire.NoProducer, rng: r.rng(2)}
+	if err := createTopic(n.Addr, 1); err != nil {
+		return err
+	}
+	for range 40 { // 10 MiB: most of it has left the cache
+		if err := c.one(n.Addr); err != nil {
+			return err
+		}
+	}
+	n.Kill() // recovery has something to read
+	inject := []string{"-f", "-qq", "-o", filepath.Join(r.dir, "strace.out"), "-e", "trace=pread64", "-e", "inject=pread64:error=EIO"}
+	under := node.Options{Under: append([]string{"strace", "-D", "--seccomp-bpf"}, inject...)}
+	if started, err := node.StartWith(under, binary, data, small...); err == nil {
+		started.Kill()
+		return errors.New("no read succeeds, and the server starts all the same")
+	}
+	if n, err = node.Start(binary, data, small...); err != nil {
+		return err
+	}
+	tracer := exec.Command("strace", append(inject, "-p", strconv.Itoa(n.PID()))...)
+	if err := tracer.Start(); err != nil {
+		return err
+	}
+	for end := time.Now().Add(clientTimeout); !traced(n.PID()); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			return errors.Join(errors.New("strace does not attach: is ptrace allowed?"), tracer.Process.Kill())
+		}
+	}
+	_, _, failed := c.check(n.Addr)
+	if err := tracer.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	_ = tracer.Wait() // the signal
+	if !errors.Is(failed, kerr.KafkaStorageError) {
+		return fmt.Errorf("a fetch whose reads fail is answered with: %v (%s)", failed, n.Last())
+	}
+	r.count("fetches that failed with a read", 1)
+	if _, _, err := c.check(n.Addr); err != nil {
+		return fmt.Errorf("reads go well again: %w", err)
+	}
+	if code := n.Stop(); code != 0 {
+		return fmt.Errorf("the server stopped with exit code %d: %s", code, n.Last())
+	}
+	return nil
+}
+
+// traced says whether a tracer is attached to every thread of a process.
+func traced(pid int) bool {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	for _, task := range tasks {
+		b, err := os.ReadFile(task)
+		if err != nil || bytes.Contains(b, []byte("TracerPid:\t0\n")) {
+			return false
+		}
+	}
+	return len(tasks) > 0
 }
 
 // straceSeconds is how long a round lasts in which the server does not end by itself.

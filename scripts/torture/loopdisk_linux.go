@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,6 +14,7 @@ import (
 // loopDisk is a small file system of its own in a loop device. It needs root.
 type loopDisk struct {
 	device, mount string
+	closed        sync.Once
 }
 
 // newLoopDisk makes one with mkfs.KIND.
@@ -71,9 +73,12 @@ func (d *loopDisk) powerOn() error {
 	return d.mountIt()
 }
 
+// close may be called again: by then the device may be another one's.
 func (d *loopDisk) close() {
-	_, _ = command("umount", d.mount)
-	_, _ = command("losetup", "--detach", d.device)
+	d.closed.Do(func() {
+		_, _ = command("umount", d.mount)
+		_, _ = command("losetup", "--detach", d.device)
+	})
 }
 
 func command(name string, args ...string) (string, error) {

@@ -63,6 +63,7 @@ func torture(f form, args []string) {
 	_ = flags.Parse(args) // it ends the process itself
 	passed, failed, err := 0, 0, r.begin()
 	if err == nil {
+		r.endOnSignal()
 		err = do(r)
 		passed, failed = r.report()
 		r.end()

@@ -35,6 +35,7 @@ func (r *run) powerLossOn(kind, binary string, rounds int) error {
 	if err != nil {
 		return err
 	}
+	r.atEnd(disk.close)
 	defer disk.close()
 	c := &crashRounds{run: r, binary: binary, dir: disk.mount, rounds: rounds,
 		strike: func(n *node.Node) error {

@@ -7,9 +7,14 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"tidemark/scripts/node"
 )
 
 // run is one call of a form: its seed, what it counted, and its verdict.
@@ -22,6 +27,7 @@ type run struct {
 	clients []*client // of a soak
 
 	mu     sync.Mutex
+	undo   []func()         // guarded by mu: what is to be done at the end, or when the run is interrupted; the last first
 	tally  map[string]int64 // guarded by mu: faults, and what came of them
 	passed int              // guarded by mu
 	failed int              // guarded by mu
@@ -53,7 +59,37 @@ func pick[T comparable](r *run, v *T, short, long T) {
 	}
 }
 
-func (r *run) end() { os.RemoveAll(r.dir) }
+// atEnd has fn called when the run ends, or is interrupted. fn may be called twice.
+func (r *run) atEnd(fn func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.undo = append(r.undo, fn)
+}
+
+func (r *run) end() {
+	r.mu.Lock()
+	undo := r.undo
+	r.undo = nil
+	r.mu.Unlock()
+	for _, fn := range slices.Backward(undo) {
+		fn()
+	}
+	os.RemoveAll(r.dir)
+}
+
+// endOnSignal ends the process at SIGINT and SIGTERM: servers are killed, loop devices let go, the directory is removed, and what was found so far is printed.
+func (r *run) endOnSignal() {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)
+	go func() {
+		<-signals
+		passed, failed := r.report()
+		node.KillAll()
+		r.end()
+		fmt.Printf("interrupted: %d passed, %d failed\n", passed, failed)
+		os.Exit(130)
+	}()
+}
 
 // rng is a source of its own for one part of the run.
 func (r *run) rng(part uint64) *rand.Rand { return rand.New(rand.NewPCG(r.seed, part)) }

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"errors"
+	"io/fs"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -63,9 +64,7 @@ func Code(err error) int16 {
 			return codes[i].code.Code
 		}
 	}
-	var corrupt *journal.CorruptError
-	var mismatch *pipeline.MismatchError
-	if errors.As(err, &corrupt) || errors.As(err, &mismatch) {
+	if errors.As(err, new(*journal.CorruptError)) || errors.As(err, new(*pipeline.MismatchError)) || errors.As(err, new(*fs.PathError)) {
 		return kerr.KafkaStorageError.Code
 	}
 	return kerr.UnknownServerError.Code

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"maps"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -78,6 +79,7 @@ func TestEverySentinelHasACode(t *testing.T) {
 	for err, want := range map[error]*kerr.Error{
 		&journal.CorruptError{}:                                  kerr.KafkaStorageError,
 		&pipeline.MismatchError{Partition: &catalog.Partition{}}: kerr.KafkaStorageError,
+		&fs.PathError{Op: "read", Path: "x", Err: syscall.EIO}:   kerr.KafkaStorageError,
 		errors.New("any other"):                                  kerr.UnknownServerError,
 	} {
 		if got := Code(fmt.Errorf("wrapped: %w", err)); got != want.Code {
