@@ -54,14 +54,16 @@ func hostile(f *flag.FlagSet) func(*run) error {
 		for _, b := range []struct {
 			name string
 			act  func(stop <-chan struct{}) error
+
+			logged bool // they are closed for what they send
 		}{
-			{"idle connections", func(stop <-chan struct{}) error { return bad.idle(*idle, stop) }},
-			{"clients that never read", bad.neverRead},
-			{"frames a byte at a time", bad.byteByByte},
-			{"frames that announce 2 GiB", bad.giants},
-			{"random bytes", bad.noise},
-			{"requests cut off at every byte", bad.cutOff},
-			{"a flood of connects", bad.flood},
+			{"idle connections", func(stop <-chan struct{}) error { return bad.idle(*idle, stop) }, false},
+			{"clients that never read", bad.neverRead, false},
+			{"frames a byte at a time", bad.byteByByte, false},
+			{"frames that announce 2 GiB", bad.giants, true},
+			{"random bytes", bad.noise, true},
+			{"requests cut off at every byte", bad.cutOff, false},
+			{"a flood of connects", bad.flood, false},
 		} {
 			alone, err := good.windows(n.Addr, seconds/2)
 			if err != nil {
@@ -76,18 +78,24 @@ func hostile(f *flag.FlagSet) func(*run) error {
 			case err := <-done:
 				return fmt.Errorf("%s: %w", b.name, err)
 			}
+			before, begin := n.Lines(), time.Now()
 			with, err := good.windows(n.Addr, seconds)
 			memory := residentBytes(n.PID())
+			lines, most := n.Lines()-before, int64(time.Since(begin).Seconds()+1)*logLines
 			close(stop)
 			err = errors.Join(err, <-done)
 			switch {
 			case err != nil:
+			case lines > most:
+				err = fmt.Errorf("%d lines of log, the bound is %d", lines, most)
+			case b.logged && lines == 0:
+				err = errors.New("connections are closed for what they send, and the log says nothing")
 			case with[0] > limit:
 				err = fmt.Errorf("the good client's p99 is %v, the bound is %v", with, limit)
 			case memory > hostileMemory:
 				err = fmt.Errorf("%d MiB are resident, the bound is %d", memory>>20, hostileMemory>>20)
 			}
-			fmt.Printf("%s: p99 %v, alone %v, %d MiB resident\n", b.name, with, alone, memory>>20)
+			fmt.Printf("%s: p99 %v, alone %v, %d MiB resident, %d lines of log\n", b.name, with, alone, memory>>20, lines)
 			r.check(err, "%s", b.name)
 		}
 		_, _, err = good.check(n.Addr)
@@ -95,11 +103,73 @@ func hostile(f *flag.FlagSet) func(*run) error {
 		if code := n.Stop(); code != 0 {
 			r.fail("the server stopped with exit code %d: %s", code, n.Last())
 		}
+		r.check(r.descriptors(binary), "more connections than descriptors")
 		return nil
 	}
 }
 
-const hostileMemory = 256 << 20
+const (
+	hostileMemory = 256 << 20
+	logLines      = 10 // a second: five for each kind of misbehaviour
+)
+
+// descriptors has more clients connect and stay than the process may have open files, while a good client has the server make and drop segments: those descriptors are kept in reserve.
+func (r *run) descriptors(binary string) error {
+	const limit, crowd = 512, 1000
+	n, err := node.StartWith(node.Options{Under: []string{"prlimit", fmt.Sprintf("--nofile=%d", limit)}}, binary, filepath.Join(r.dir, "data-descriptors"),
+		"journal.segment.bytes=4MiB", "journal.cache.bytes=4MiB", "journal.retention.bytes=16MiB")
+	if err != nil {
+		return err
+	}
+	defer func() { n.Kill() }()
+	if err := createTopic(n.Addr, 1); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), clientTimeout)
+	defer cancel()
+	good := &client{name: "good", acks: 102, producer: kwire.NoProducer, rng: r.rng(2)}
+	conn, err := kwire.Dial(ctx, n.Addr, kwire.Options{ClientID: good.name})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	var stay []net.Conn
+	defer func() {
+		for _, c := range stay {
+			c.Close()
+		}
+	}()
+	most := 0
+	for i := range crowd {
+		c, err := net.DialTimeout("tcp", n.Addr, 5*time.Second)
+		if err != nil {
+			return fmt.Errorf("connect %d: %w", i, err)
+		}
+		stay = append(stay, c)
+		if i%10 == 0 {
+			if err := good.oneOn(ctx, conn); err != nil {
+				return fmt.Errorf("the good client, beside %d connections: %w", i, err)
+			}
+			open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", n.PID()))
+			if err != nil {
+				return err
+			}
+			most = max(most, len(open))
+		}
+	}
+	r.count("connections beyond the descriptors", crowd-limit)
+	fmt.Printf("%d connections, at most %d of %d descriptors in use\n", crowd, most, limit)
+	if most > limit-128 {
+		return fmt.Errorf("%d of %d descriptors are in use: too few are kept for segments", most, limit)
+	}
+	for _, c := range stay { // there is room for the good again
+		c.Close()
+	}
+	if code := n.Stop(); code != 0 {
+		return fmt.Errorf("the server stopped with exit code %d: %s", code, n.Last())
+	}
+	return nil
+}
 
 // windows are the p99 of three stretches of d, ascending. Whoever shares the machine disturbs one of them; bad clients, who are at it all the time, disturb all. So the best of three counts beside them, against the worst of three alone just before.
 func (c *client) windows(addr string, d time.Duration) (p99s [3]time.Duration, err error) {
