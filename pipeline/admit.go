@@ -11,7 +11,8 @@ import (
 // In: Submit, from any goroutine. Out: take, by the write goroutine. Invariant: requests of one submitter leave in the order in which they came. The queue is bounded in bytes: past the budget, Full tells the
 // submitters to stop reading; past twice the budget a request is refused, since those that are read already must go somewhere.
 type admission struct {
-	budget int64 // bytes; immutable
+	budget int64                // bytes; immutable
+	now    func() time.Duration // immutable
 
 	mu      sync.Mutex
 	queue   []*Request // guarded by mu; [head:] is waiting
@@ -23,15 +24,17 @@ type admission struct {
 	next    time.Duration // guarded by mu: no deadline in the queue is earlier; 0: none has one
 }
 
-func newAdmission(budget int64, wake signal) *admission {
-	return &admission{budget: budget, wake: wake}
+func newAdmission(budget int64, now func() time.Duration, wake signal) *admission {
+	return &admission{budget: budget, now: now, wake: wake}
 }
 
 // push queues requests, all of them or none; it wakes the write goroutine once.
 func (a *admission) push(reqs []*Request) error {
 	var n int64
+	now := a.now()
 	for _, r := range reqs {
 		n += int64(r.Bytes)
+		r.Times.submitted = now
 		r.body = r.bodyBytes()
 	}
 	a.mu.Lock()

@@ -78,6 +78,7 @@ func (f *flusher) step() bool {
 	if flushed == p.flushed.Load() {
 		return true // inside a frame: the next step goes on
 	}
+	p.flushes.add(flushTime{end: flushed, began: start, ended: f.last})
 	p.marker.moved(p.journal.Flush.Mark())
 	p.flushed.Advance(flushed)
 	p.committed.Advance(p.replicator.Synced(flushed))

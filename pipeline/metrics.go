@@ -39,6 +39,7 @@ func (p *Pipeline) Metrics(reg prometheus.Registerer) {
 		count("tidemark_pipeline_timeouts_total", "Requests whose deadline passed, by level.", &p.stats.timeouts[l], labels)
 		count("tidemark_pipeline_refusals_total", "Requests refused or failed as a whole, by level.", &p.stats.refusals[l], labels)
 	}
+	reg.MustRegister(stageTimes{&p.respond.times})
 	gauge := func(name, help string, fn func() float64) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, fn))
 	}
@@ -46,4 +47,28 @@ func (p *Pipeline) Metrics(reg prometheus.Registerer) {
 	gauge("tidemark_pipeline_pending_requests", "Requests serialized and not yet answered.", func() float64 { return float64(p.respond.pending.Load()) })
 	gauge("tidemark_pipeline_waiting_readers", "Partitions that fetches wait on.", func() float64 { return float64(p.readers.Load()) })
 	gauge("tidemark_pipeline_log_start_offset_bytes", "First offset that is still on disk.", func() float64 { return float64(p.journal.First()) })
+}
+
+// stageTimes shows the histograms of where requests' time goes.
+type stageTimes struct{ t *timer }
+
+var stageTimeDesc = prometheus.NewDesc("tidemark_pipeline_stage_seconds", "Time of answered Produce requests in each stage, by level.", []string{"level", "stage"}, nil)
+
+func (s stageTimes) Describe(out chan<- *prometheus.Desc) { out <- stageTimeDesc }
+
+func (s stageTimes) Collect(out chan<- prometheus.Metric) {
+	for _, level := range qos.Levels() {
+		for _, stage := range Stages() {
+			l := &s.t.hist[level][stage]
+			var count uint64
+			buckets := make(map[float64]uint64, latencyBuckets-1)
+			for i := range l.buckets {
+				count += uint64(l.buckets[i].Load())
+				if i < latencyBuckets-1 {
+					buckets[(latencyLeast << i).Seconds()] = count
+				}
+			}
+			out <- prometheus.MustNewConstHistogram(stageTimeDesc, count, float64(l.nanos.Load())/1e9, buckets, level.String(), stage.label())
+		}
+	}
 }

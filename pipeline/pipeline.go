@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -122,6 +124,7 @@ type Pipeline struct {
 	upkeep  upkeep
 
 	placed   placedFrames
+	flushes  flushTimes
 	commands commands
 	stats    stats
 	readers  atomic.Int32 // partitions that fetches wait on
@@ -155,6 +158,7 @@ func (p *Pipeline) startStage(name string, run func(stop <-chan struct{})) {
 	p.stages = append(p.stages, s)
 	go func() {
 		defer close(s.done)
+		pprof.SetGoroutineLabels(pprof.WithLabels(context.Background(), pprof.Labels("stage", name)))
 		run(s.stop)
 	}()
 }
@@ -285,9 +289,10 @@ func (p *Pipeline) newMeta() error {
 func (p *Pipeline) wire() {
 	r := p.recovered.Recovered
 	p.write = writer{p: p, wake: newSignal()}
-	p.admit = newAdmission(p.opts.AdmissionBytes, p.write.wake)
+	p.admit = newAdmission(p.opts.AdmissionBytes, p.Now, p.write.wake)
 	p.flush = flusher{p: p, wake: newSignal()}
 	p.respond = responder{p: p, wake: newSignal()}
+	p.respond.times.p = p
 	p.follow = follower{p: p, wake: newSignal(), at: r.End, known: make(map[uint32]followed)}
 	p.marker = marker{p: p, wake: newSignal()}
 	p.catchUp.moved = sync.NewCond(&p.catchUp.mu)

@@ -20,6 +20,8 @@ type Request struct {
 	Bytes    int           // memory that it holds until it is serialized
 	Records  []Record
 	Owner    Owner
+	Labels   *Labels // whose it is; nil: nobody's that a profile would name
+	Times    Times
 
 	// set by the pipeline before Answer
 	Err error // the whole request came to nothing: ErrBusy, ErrTimedOut, ErrNoSpace, ErrTooLarge, ErrFailed or ErrClosed

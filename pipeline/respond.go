@@ -31,7 +31,8 @@ type responder struct {
 	spare    []*Request
 	spare2   []*Request
 	dirty    []Waker
-	turn     turn          // answers of this turn, by level
+	turn     turn // answers of this turn, by level
+	times    timer
 	answered int64         // requests answered in this turn
 	deadline time.Duration // no pending deadline is earlier; 0: none
 }
@@ -164,6 +165,8 @@ func (q *queue) compact() {
 func (s *responder) answer(r *Request) {
 	if r.Err != nil {
 		s.p.commands.forget(r)
+	} else {
+		s.times.answered(r)
 	}
 	s.p.stats.answered(&s.turn, r)
 	s.answered++
@@ -180,6 +183,7 @@ func (s *responder) endTurn() {
 	s.pending.Add(-s.answered)
 	s.answered = 0
 	s.p.stats.endTurn(&s.turn)
+	s.times.endRun()
 	for i, o := range s.dirty {
 		o.Wake()
 		s.dirty[i] = nil

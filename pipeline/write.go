@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"sync/atomic"
+	"time"
 
 	"tidemark/catalog"
 	"tidemark/internal/batch"
@@ -26,7 +27,8 @@ type writer struct {
 	// write goroutine only
 	reqs   []*Request // of this turn
 	undo   []undo
-	placed *placed // of the frame in the making
+	placed *placed       // of the frame in the making
+	taken  time.Duration // when the turn began
 }
 
 const (
@@ -79,6 +81,7 @@ func (w *writer) step() hold {
 		return h
 	}
 	w.reqs = p.admit.take(w.reqs[:0], body, n)
+	w.taken = p.Now()
 	body = w.assign(now)
 	if body == 0 {
 		p.journal.Append.Drop()
@@ -229,7 +232,9 @@ func (w *writer) drop(err error) {
 func (w *writer) hand(end journal.Offset) {
 	p := w.p
 	var marks qos.Marks
+	now := p.Now()
 	for _, r := range w.reqs {
+		r.Times.taken, r.Times.placed = w.taken, now
 		if r.wrote() || r.end == pendingEnd {
 			r.end = end
 		}
@@ -239,14 +244,14 @@ func (w *writer) hand(end journal.Offset) {
 		marks |= r.Marks
 	}
 	p.stats.observeTurn(w.reqs)
-	now := p.respond.add(w.reqs)
+	due := p.respond.add(w.reqs)
 	if end > 0 {
 		p.placed.put(w.placed)
 		p.written.Advance(end)
 		p.replicated.Advance(p.replicator.Published(end))
 		p.flush.written(end, marks&(qos.Flushed|qos.Committed|qos.Applied) != 0)
 	}
-	if now || end == 0 {
+	if due || end == 0 {
 		p.respond.wake.set()
 	}
 }

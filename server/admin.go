@@ -10,13 +10,17 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"tidemark/pipeline"
 )
 
-// Admin is the operator's HTTP listener, with its own mux: /healthz, /readyz, /metrics and /debug/pprof/. It has no authentication, so it is on loopback unless told otherwise.
+// Admin is the operator's HTTP listener, with its own mux: /healthz, /readyz, /metrics and /debug/pprof/, with /debug/pprof/pipeline (profile.go) among them. It has no authentication, so it is on loopback unless told otherwise.
 type Admin struct {
 	http  http.Server
 	l     net.Listener
 	ready atomic.Pointer[func() error]
+
+	pipeline atomic.Pointer[pipeline.Pipeline]
 }
 
 // ErrStarting is what /readyz says before recovery is done.
@@ -45,6 +49,7 @@ func StartAdmin(listen string, reg *prometheus.Registry) (*Admin, error) {
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	mux.HandleFunc("GET /debug/pprof/pipeline", a.pipelineProfile)
 	a.http = http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = a.http.Serve(l) }() // ends with Close
 	return a, nil
@@ -55,6 +60,9 @@ func (a *Admin) Addr() string { return a.l.Addr().String() }
 
 // Ready sets what /readyz asks: nil means ready.
 func (a *Admin) Ready(check func() error) { a.ready.Store(&check) }
+
+// Serves sets the pipeline that profiles are of.
+func (a *Admin) Serves(p *pipeline.Pipeline) { a.pipeline.Store(p) }
 
 // Close ends the listener and its connections.
 func (a *Admin) Close() error { return a.http.Close() }

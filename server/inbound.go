@@ -183,6 +183,7 @@ func (s *Session) produce(a *arena, h *kafka.Header, frame []byte, c *chunk) boo
 		p.Buffer = c
 	}
 	p.Request.Bytes = len(frame)
+	p.Request.Labels = s.labels.of(s.who.Load().ID, p.Topic())
 	s.submit = append(s.submit, &p.Request)
 	return true
 }

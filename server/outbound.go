@@ -1,6 +1,9 @@
 package server
 
-import "tidemark/server/kafka"
+import (
+	"tidemark/pipeline"
+	"tidemark/server/kafka"
+)
 
 // copyBelow is the size up to which a response is copied into the common buffer, so that many leave in one write.
 const copyBelow = 16 << 10
@@ -50,6 +53,7 @@ func (o *outbound) wakes() bool {
 		return false
 	}
 	o.awake = true
+	o.since = o.now()
 	return true
 }
 
@@ -84,6 +88,7 @@ func (o *outbound) lay(a answered) {
 	switch {
 	case a.produce != nil:
 		o.small = a.produce.AppendResponse(o.small)
+		o.tally(&a.produce.Request)
 		o.reuse(a.produce)
 	case len(a.piece.bytes) <= copyBelow:
 		o.small = append(o.small, a.piece.bytes...)
@@ -92,6 +97,18 @@ func (o *outbound) lay(a answered) {
 		a.piece.after = len(o.small)
 		o.pieces = append(o.pieces, a.piece)
 	}
+}
+
+// tally counts an answer that was laid out.
+func (o *outbound) tally(r *pipeline.Request) {
+	if r.Labels == nil {
+		return
+	}
+	if last := len(o.laid) - 1; last >= 0 && o.laid[last].labels == r.Labels && o.laid[last].level == r.Level {
+		o.laid[last].n++
+		return
+	}
+	o.laid = append(o.laid, laid{level: r.Level, labels: r.Labels, n: 1})
 }
 
 // drop lets go of a response that is not sent, or that was copied.
@@ -108,8 +125,8 @@ func (a *answered) drop() {
 func (s *Session) flush(io ioConn) bool {
 	o := &s.out
 	o.mu.Lock()
-	small, pieces := o.small, o.pieces
-	o.small, o.pieces = o.spare[:0], o.taken[:0]
+	small, pieces, laid, since := o.small, o.pieces, o.laid, o.since
+	o.small, o.pieces, o.laid = o.spare[:0], o.taken[:0], o.sent[:0]
 	o.awake = false
 	s.budget -= o.done
 	o.done = 0
@@ -118,7 +135,7 @@ func (s *Session) flush(io ioConn) bool {
 	}
 	o.mu.Unlock()
 	if len(small) == 0 && len(pieces) == 0 {
-		o.spare, o.taken = small, pieces
+		o.spare, o.taken, o.sent = small, pieces, laid
 		return true
 	}
 	bufs, from := o.bufs[:0], 0
@@ -150,9 +167,16 @@ func (s *Session) flush(io ioConn) bool {
 	if much || len(s.held) > 0 {
 		s.tooMuchUnsent(io)
 	}
+	if len(laid) > 0 {
+		took := o.now() - since
+		for _, l := range laid {
+			s.srv.pipeline.ObserveSent(l.level, l.labels, l.n, took)
+		}
+	}
 	clear(pieces)
 	clear(bufs)
-	o.bufs, o.taken = bufs[:0], pieces[:0]
+	clear(laid)
+	o.bufs, o.taken, o.sent = bufs[:0], pieces[:0], laid[:0]
 	if o.spare = small[:0]; cap(small) > keptBuffer {
 		o.spare = nil
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tidemark/pipeline"
+	"tidemark/qos"
 	"tidemark/server/kafka"
 )
 
@@ -30,9 +31,10 @@ type Session struct {
 	slot   uint64           // of the next request
 	free   []*kafka.Produce // to be used again
 	now    time.Duration    // the pipeline's clock in this turn
-	held   []func()         // gives back the memory of answers that the client has not taken yet
-	left   int              // unsent when it was looked last
-	since  time.Time        // when it was last seen to shrink
+	labels labels
+	held   []func()  // gives back the memory of answers that the client has not taken yet
+	left   int       // unsent when it was looked last
+	since  time.Time // when it was last seen to shrink
 
 	who     atomic.Pointer[kafka.Client] // newest client id; the IO goroutine writes
 	calls   calls
@@ -52,6 +54,7 @@ func newSession(srv *Server, c transportConn) *Session {
 	s := &Session{srv: srv, conn: c, taken: make(chan struct{}, 1)}
 	s.client = kafka.Client{Principal: kafka.Anonymous, Address: c.RemoteAddr().String()}
 	s.who.Store(&s.client)
+	s.out.now = srv.pipeline.Now
 	s.ctx, s.cancel = context.WithCancel(srv.ctx)
 	return s
 }
@@ -214,9 +217,45 @@ type outbound struct {
 	small  []byte           // laid out and not yet handed to the transport; guarded by mu
 	pieces []piece          // the same, larger ones, in order with small's cuts; guarded by mu
 	awake  bool             // Wake was asked for and Turn has not come; guarded by mu
-	spare  []byte           // IO goroutine only: the buffer that was sent last
-	bufs   [][]byte         // IO goroutine only
-	taken  []piece          // IO goroutine only
+	since  time.Duration    // when it was asked for; guarded by mu
+	laid   []laid           // what small holds, for the profile; guarded by mu
+	now    func() time.Duration
+	spare  []byte   // IO goroutine only: the buffer that was sent last
+	bufs   [][]byte // IO goroutine only
+	taken  []piece  // IO goroutine only
+	sent   []laid   // IO goroutine only
+}
+
+// laid is answers of one kind that lie one behind the other.
+type laid struct {
+	level  qos.Level
+	labels *pipeline.Labels
+	n      int64
+}
+
+// labels are those of a connection's requests. IO goroutine only.
+type labels struct {
+	last *pipeline.Labels
+	all  map[string]*pipeline.Labels // by topic; of last's client
+}
+
+// maxLabels is how many topics' labels a connection keeps.
+const maxLabels = 64
+
+func (l *labels) of(client, topic string) *pipeline.Labels {
+	if l.last != nil && l.last.Topic == topic && l.last.ClientID == client {
+		return l.last
+	}
+	if l.all == nil || l.last.ClientID != client || len(l.all) >= maxLabels {
+		l.all = make(map[string]*pipeline.Labels)
+	}
+	have := l.all[topic]
+	if have == nil {
+		have = &pipeline.Labels{ClientID: client, Topic: topic}
+		l.all[topic] = have
+	}
+	l.last = have
+	return have
 }
 
 // answered is a response that is ready: a Produce to be laid out, or bytes.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -113,6 +114,7 @@ func (t *gnetTransport) loop(gc *gnetConn) *gnetLoop {
 	defer t.mu.Unlock()
 	l := t.loops[gc.el]
 	if l == nil {
+		pprof.SetGoroutineLabels(pprof.WithLabels(context.Background(), pprof.Labels("stage", "io"))) // its first connection: this is the loop's goroutine
 		l = &gnetLoop{epoll: findEpoll(gc.fd)}
 		t.loops[gc.el] = l
 	}

@@ -22,6 +22,7 @@ type CLI struct {
 	Consume ConsumeCmd `cmd:"" help:"Print a topic's records."`
 	Journal JournalCmd `cmd:"" help:"Look at a stopped node's journal."`
 	Bench   BenchCmd   `cmd:"" help:"Measure a broker."`
+	Profile ProfileCmd `cmd:"" help:"Show where the time of a running node's acknowledgements goes."`
 	Version VersionCmd `cmd:"" help:"Print version, Go version and platform."`
 }
 

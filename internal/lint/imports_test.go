@@ -26,7 +26,7 @@ var mayImport = map[string][]string{
 	"catalog":          {"internal/planted", "internal/batch", "internal/vfs", "journal"},
 	"pipeline":         {"internal/planted", "catalog", "internal/batch", "internal/vfs", "journal", "journal/index", "qos"},
 	"server/kafka":     {"catalog", "internal/batch", "journal", "pipeline", "qos"},
-	"server":           {"pipeline", "server/kafka"},
+	"server":           {"pipeline", "qos", "server/kafka"},
 	"cmd/tidemark": {"catalog", "internal/batch", "internal/kwire", "internal/vfs", "journal", "journal/index", "pipeline", "qos",
 		"server", "server/kafka"},
 	"scripts/node":    {},

@@ -123,7 +123,7 @@ func (c *Produce) Reset() {
 		p := &c.parts[i]
 		p.part, p.reason = nil, ""
 	}
-	c.Request.Err, c.Sink, c.Buffer = nil, nil, nil
+	c.Request.Err, c.Request.Labels, c.Sink, c.Buffer = nil, nil, nil, nil
 	c.Request.Records, c.topics, c.parts = c.Request.Records[:0], c.topics[:0], c.parts[:0]
 }
 
@@ -131,6 +131,17 @@ func (c *Produce) Reset() {
 func (c *Produce) Recycle() {
 	c.Reset()
 	producePool.Put(c)
+}
+
+// Topic is the name of the request's first topic, empty when there is none.
+func (c *Produce) Topic() string {
+	switch {
+	case len(c.parts) > 0 && c.parts[0].part != nil:
+		return c.parts[0].part.Topic
+	case len(c.topics) > 0:
+		return c.topics[0].name
+	}
+	return ""
 }
 
 // Submits says whether anything of the request is to be written; otherwise it can be answered at once.
@@ -281,7 +292,7 @@ func (b *Broker) DecodeProduce(h *Header, c *Produce, now time.Duration) error {
 	if r.bad {
 		return ErrShort
 	}
-	c.Request.Marks, c.Request.Level, c.Request.Owner = level.Marks(), level, c
+	c.Request.Marks, c.Request.Level, c.Request.Owner, c.Request.Times.Read = level.Marks(), level, c, now
 	if timeout <= 0 {
 		timeout = defaultProduceTimeoutMs
 	}

@@ -1,0 +1,151 @@
+package server
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/pprof/profile"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"tidemark/internal/vfs"
+)
+
+// admin starts the admin listener of a node.
+func (n *node) admin(t *testing.T, reg *prometheus.Registry) *Admin {
+	t.Helper()
+	a, err := StartAdmin("127.0.0.1:0", reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close() })
+	return a
+}
+
+func (a *Admin) get(t *testing.T, path string) (int, []byte) {
+	t.Helper()
+	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get("http://" + a.Addr() + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, b
+}
+
+// top is the stage with the most time, as go tool pprof -top has it in its first row.
+func top(p *profile.Profile) string {
+	flat := map[string]int64{}
+	most := ""
+	for _, s := range p.Sample {
+		name := s.Location[0].Line[0].Function.Name
+		if flat[name] += s.Value[1]; flat[name] > flat[most] {
+			most = name
+		}
+	}
+	return most
+}
+
+func TestPipelineProfileShowsASlowDisk(t *testing.T) {
+	slow := func(c *config) {
+		inner := c.pipeline.FS
+		c.pipeline.FS = vfs.NewFaulty(inner, func(op vfs.Op) error {
+			if op.Kind == vfs.OpWriteSync {
+				time.Sleep(5 * time.Millisecond)
+			}
+			return nil
+		})
+	}
+	each(t, func(t *testing.T, n *node) {
+		a := n.admin(t, prometheus.NewRegistry())
+		if code, _ := a.get(t, "/debug/pprof/pipeline?seconds=1"); code != http.StatusServiceUnavailable {
+			t.Errorf("before recovery: status %d", code)
+		}
+		a.Serves(n.srv.pipeline)
+		for _, bad := range []string{"0", "-1", "NaN", "ten", "601"} {
+			if code, b := a.get(t, "/debug/pprof/pipeline?seconds="+bad); code != http.StatusBadRequest || !strings.Contains(string(b), "seconds") {
+				t.Errorf("seconds=%s: status %d, %s", bad, code, b)
+			}
+		}
+		c := n.dial(t)
+		c.create("t", 1)
+		fetched := make(chan *profile.Profile, 1)
+		go func() {
+			defer close(fetched)
+			code, b := a.get(t, "/debug/pprof/pipeline?seconds=0.5&table=1")
+			if code != http.StatusOK {
+				t.Errorf("status %d: %s", code, b)
+				return
+			}
+			p, err := profile.ParseData(b)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			fetched <- p
+		}()
+		sent := 0
+		var p *profile.Profile
+		for p == nil {
+			select {
+			case p = <-fetched:
+				if p == nil {
+					return
+				}
+			default:
+				c.produce("t", 0, 102, values(fmt.Sprint(sent)))
+				sent++
+			}
+		}
+		if err := p.CheckValid(); err != nil {
+			t.Error(err)
+		}
+		if got := top(p); got != "flush" {
+			t.Errorf("most of the time is %q, and the disk is slow", got)
+		}
+		for _, s := range p.Sample {
+			if s.Label["client_id"][0] != "test" || s.Label["topic"][0] != "t" || s.Label["level"][0] != "persistence" || s.Location[1].Line[0].Function.Name != "level persistence" {
+				t.Errorf("a sample has labels %v", s.Label)
+			}
+			if s.Value[0] == 0 || s.Value[0] > int64(sent) {
+				t.Errorf("%d requests in a sample, %d were sent", s.Value[0], sent)
+			}
+		}
+		rows, err := ProfileRows(p)
+		if err != nil {
+			t.Error(err)
+		}
+		for _, r := range rows {
+			if r.Stage == "flush" && r.P50 < 5*time.Millisecond {
+				t.Errorf("a flush takes 5 ms, and the median is %v", r.P50)
+			}
+		}
+	}, slow)
+}
+
+func TestMetricsAreWellNamed(t *testing.T) {
+	n := start(t, TransportNet)
+	reg := prometheus.NewRegistry()
+	n.srv.Metrics(reg)
+	n.srv.pipeline.Metrics(reg)
+	a := n.admin(t, reg)
+	code, b := a.get(t, "/metrics")
+	if code != http.StatusOK || !strings.Contains(string(b), `tidemark_pipeline_stage_seconds_bucket{level="persistence",stage="cache_wait"`) {
+		t.Errorf("status %d", code)
+	}
+	problems, err := promlint.New(strings.NewReader(string(b))).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
