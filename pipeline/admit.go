@@ -1,31 +1,67 @@
 package pipeline
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// admission is the queue between the IO goroutines and the write goroutine.
+// admission is the queue between the IO goroutines and the write goroutine: one for each client that has requests waiting, served in turns.
 //
-// In: Submit, from any goroutine. Out: take, by the write goroutine. Invariant: requests of one submitter leave in the order in which they came. The queue is bounded in bytes: past the budget, Full tells the
-// submitters to stop reading; past twice the budget a request is refused, since those that are read already must go somewhere.
+// In: Submit, from any goroutine. Out: peek and take, by the write goroutine. Invariant: requests of one client leave in the order in which they came. What leaves is chosen by deficit round robin (Shreedhar and Varghese, 1995):
+// in each round a client may send a quantum of bytes, and what it could not use of it in one round, since its next request is larger, it has in the next. So a client with little to send waits for one round of the others, and not
+// for all that they have queued.
+//
+// The queue is bounded in bytes: past the budget, Full tells the submitters to stop reading, those of clients first that have more than their share of it; past twice the budget a request is refused, since those that are read
+// already must go somewhere.
 type admission struct {
 	budget int64                // bytes; immutable
 	now    func() time.Duration // immutable
+	wake   signal               // of the write goroutine
 
-	mu      sync.Mutex
-	queue   []*Request // guarded by mu; [head:] is waiting
-	head    int
-	closed  error         // guarded by mu; new requests are refused with it
-	drained []func()      // guarded by mu: told once when the queue has room again
-	bytes   atomic.Int64  // of requests in the queue; changed under mu
-	wake    signal        // of the write goroutine
-	next    time.Duration // guarded by mu: no deadline in the queue is earlier; 0: none has one
+	waiting atomic.Int64 // requests in the queue; changed under mu
+	bytes   atomic.Int64 // of them; changed under mu
+
+	mu       sync.Mutex
+	clients  map[string]*clientQueue // those with requests waiting; guarded by mu
+	ring     []*clientQueue          // the same, in the order of their turns; guarded by mu
+	at       int                     // whose turn it is; guarded by mu
+	chosen   []*Request              // what leaves next, in order; guarded by mu
+	body     int                     // body bytes of chosen; guarded by mu
+	spare    []*clientQueue          // to be used again; guarded by mu
+	closed   error                   // guarded by mu; new requests are refused with it
+	drained  []func()                // guarded by mu: told once when the queue has room again
+	earliest time.Duration           // guarded by mu: no deadline in the queue is earlier; 0: none has one
 }
 
+// clientQueue is what one client has waiting.
+type clientQueue struct {
+	client  string
+	reqs    []*Request // [head:] is waiting
+	head    int
+	bytes   int64 // of them
+	deficit int   // body bytes that it may still send in this round
+}
+
+const (
+	// admissionQuantum is what a client may send in a round, body bytes.
+	admissionQuantum = 64 << 10
+	// keptQueues is how many empty queues are kept for use again, of at most keptQueueLen requests.
+	keptQueues   = 64
+	keptQueueLen = 4096
+)
+
 func newAdmission(budget int64, now func() time.Duration, wake signal) *admission {
-	return &admission{budget: budget, now: now, wake: wake}
+	return &admission{budget: budget, now: now, wake: wake, clients: make(map[string]*clientQueue)}
+}
+
+// client is who a request is of; those without labels share one name.
+func (r *Request) client() string {
+	if r.Labels == nil {
+		return ""
+	}
+	return r.Labels.ClientID
 }
 
 // push queues requests, all of them or none; it wakes the write goroutine once.
@@ -39,27 +75,70 @@ func (a *admission) push(reqs []*Request) error {
 	}
 	a.mu.Lock()
 	err := a.closed
-	if err == nil && a.bytes.Load()+n > 2*a.budget && a.head < len(a.queue) {
+	if err == nil && a.bytes.Load()+n > 2*a.budget && a.waiting.Load() > 0 {
 		err = ErrBusy
 	}
 	if err != nil {
 		a.mu.Unlock()
 		return err
 	}
-	a.queue = append(a.queue, reqs...)
-	a.bytes.Add(n)
+	var q *clientQueue
 	for _, r := range reqs {
-		if r.Deadline > 0 && (a.next == 0 || r.Deadline < a.next) {
-			a.next = r.Deadline
+		if q == nil || q.client != r.client() {
+			q = a.queueOf(r.client())
+		}
+		q.reqs = append(q.reqs, r)
+		q.bytes += int64(r.Bytes)
+		if r.Deadline > 0 && (a.earliest == 0 || r.Deadline < a.earliest) {
+			a.earliest = r.Deadline
 		}
 	}
+	a.bytes.Add(n)
+	a.waiting.Add(int64(len(reqs)))
 	a.mu.Unlock()
 	a.wake.set()
 	return nil
 }
 
-// full says that submitters should stop reading. If so, resume is called once when there is room again.
-func (a *admission) full(resume func()) bool {
+// queueOf finds a client's queue, or gives it one, whose turn is the last.
+func (a *admission) queueOf(client string) *clientQueue {
+	q := a.clients[client]
+	if q != nil {
+		return q
+	}
+	if last := len(a.spare) - 1; last >= 0 {
+		q, a.spare = a.spare[last], a.spare[:last]
+	} else {
+		q = new(clientQueue)
+	}
+	q.client = client
+	a.clients[client] = q
+	a.ring = slices.Insert(a.ring, a.at, q) // behind all others
+	if a.at++; a.at == len(a.ring) {
+		a.at = 0
+	}
+	return q
+}
+
+// leave takes an empty queue, the i-th of the ring, out.
+func (a *admission) leave(i int) {
+	q := a.ring[i]
+	delete(a.clients, q.client)
+	a.ring = slices.Delete(a.ring, i, i+1)
+	if a.at > i {
+		a.at--
+	}
+	if a.at == len(a.ring) {
+		a.at = 0
+	}
+	if len(a.spare) < keptQueues && cap(q.reqs) <= keptQueueLen {
+		*q = clientQueue{reqs: q.reqs[:0]}
+		a.spare = append(a.spare, q)
+	}
+}
+
+// full says that the submitters of a client should stop reading: the queue has used up its budget, and the client its share. If so, resume is called once when there is room again.
+func (a *admission) full(client string, resume func()) bool {
 	if a.bytes.Load() < a.budget {
 		return false
 	}
@@ -68,45 +147,73 @@ func (a *admission) full(resume func()) bool {
 	if a.bytes.Load() < a.budget || a.closed != nil {
 		return false
 	}
+	var mine int64
+	if q := a.clients[client]; q != nil {
+		mine = q.bytes
+	}
+	if share := a.budget / int64(max(len(a.ring), 1)); mine <= share && a.bytes.Load() < a.budget+a.budget/2 {
+		return false
+	}
 	a.drained = append(a.drained, resume)
 	return true
 }
 
-// peek returns the body bytes of the requests that take would return.
+// peek chooses what leaves next, until it has target body bytes, and at most limit of them but for the first request, and returns its body bytes and number.
 func (a *admission) peek(target, limit int) (body, n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, r := range a.queue[a.head:] {
-		b := r.body
-		if n > 0 && (body >= target || body+b > limit) {
+	for len(a.ring) > 0 && (len(a.chosen) == 0 || a.body < target) {
+		q := a.ring[a.at]
+		r := q.reqs[q.head]
+		if len(a.chosen) > 0 && a.body+r.body > limit {
 			break
 		}
-		body += b
-		n++
+		if q.deficit < r.body && len(a.ring) > 1 { // the next one's turn
+			q.deficit += admissionQuantum
+			a.at = (a.at + 1) % len(a.ring)
+			continue
+		}
+		q.deficit = max(q.deficit-r.body, 0)
+		a.chosen = append(a.chosen, r)
+		a.body += r.body
+		q.reqs[q.head] = nil
+		q.head++
+		q.bytes -= int64(r.Bytes)
+		switch {
+		case q.head == len(q.reqs):
+			a.leave(a.at)
+		case q.head > 1024 && q.head > len(q.reqs)/2:
+			n := copy(q.reqs, q.reqs[q.head:])
+			clear(q.reqs[n:])
+			q.reqs, q.head = q.reqs[:n], 0
+		}
 	}
-	return body, n
+	return a.body, len(a.chosen)
 }
 
-// take moves requests to dst: at most n, and no more than body bytes of records, but the first in any case.
-func (a *admission) take(dst []*Request, body, n int) []*Request {
+// take moves what peek chose, less what has expired since, to dst.
+func (a *admission) take(dst []*Request) []*Request {
 	a.mu.Lock()
-	for len(dst) < n && a.head < len(a.queue) {
-		r := a.queue[a.head]
-		b := r.body
-		if len(dst) > 0 && b > body {
-			break
-		}
-		body -= b
-		dst = append(dst, r)
-		a.queue[a.head] = nil
-		a.head++
-		a.bytes.Add(-int64(r.Bytes))
+	dst = a.takeChosen(dst)
+	resume := a.takeDrained()
+	a.mu.Unlock()
+	for _, fn := range resume {
+		fn()
 	}
-	if a.head == len(a.queue) {
-		a.queue, a.head, a.next = a.queue[:0], 0, 0
-	} else if a.head > 1024 && a.head > len(a.queue)/2 {
-		a.queue = append(a.queue[:0], a.queue[a.head:]...)
-		a.head = 0
+	return dst
+}
+
+// takeAll moves everything to dst.
+func (a *admission) takeAll(dst []*Request) []*Request {
+	a.mu.Lock()
+	dst = a.takeChosen(dst)
+	for len(a.ring) > 0 {
+		q := a.ring[0]
+		for _, r := range q.reqs[q.head:] {
+			dst = a.took(dst, r)
+		}
+		clear(q.reqs)
+		a.leave(0)
 	}
 	resume := a.takeDrained()
 	a.mu.Unlock()
@@ -114,6 +221,24 @@ func (a *admission) take(dst []*Request, body, n int) []*Request {
 		fn()
 	}
 	return dst
+}
+
+func (a *admission) takeChosen(dst []*Request) []*Request {
+	for _, r := range a.chosen {
+		dst = a.took(dst, r)
+	}
+	clear(a.chosen)
+	a.chosen, a.body = a.chosen[:0], 0
+	if a.waiting.Load() == 0 {
+		a.earliest = 0
+	}
+	return dst
+}
+
+func (a *admission) took(dst []*Request, r *Request) []*Request {
+	a.bytes.Add(-int64(r.Bytes))
+	a.waiting.Add(-1)
+	return append(dst, r)
 }
 
 // takeDrained returns who is to be told that there is room: at half the budget, so that readers do not stop and go with every request.
@@ -129,26 +254,38 @@ func (a *admission) takeDrained() []func() {
 // expire takes out the requests whose deadline has passed: while the write goroutine is held up, nobody else would answer them.
 func (a *admission) expire(now time.Duration) []*Request {
 	a.mu.Lock()
-	if a.next == 0 || a.next > now {
+	if a.earliest == 0 || a.earliest > now {
 		a.mu.Unlock()
 		return nil
 	}
 	var late []*Request
-	keep := a.queue[:0]
-	a.next = 0
-	for _, r := range a.queue[a.head:] {
+	a.earliest = 0
+	isLate := func(r *Request) bool {
 		if r.Deadline > 0 && r.Deadline <= now {
-			late = append(late, r)
-			a.bytes.Add(-int64(r.Bytes))
-			continue
+			late = a.took(late, r)
+			return true
 		}
-		keep = append(keep, r)
-		if r.Deadline > 0 && (a.next == 0 || r.Deadline < a.next) {
-			a.next = r.Deadline
+		if r.Deadline > 0 && (a.earliest == 0 || r.Deadline < a.earliest) {
+			a.earliest = r.Deadline
+		}
+		return false
+	}
+	a.chosen = slices.DeleteFunc(a.chosen, isLate)
+	a.body = 0
+	for _, r := range a.chosen {
+		a.body += r.body
+	}
+	for i := len(a.ring) - 1; i >= 0; i-- {
+		q := a.ring[i]
+		q.reqs = slices.DeleteFunc(q.reqs[q.head:], isLate)
+		q.head, q.bytes = 0, 0
+		for _, r := range q.reqs {
+			q.bytes += int64(r.Bytes)
+		}
+		if len(q.reqs) == 0 {
+			a.leave(i)
 		}
 	}
-	clear(a.queue[len(keep):])
-	a.queue, a.head = keep, 0
 	resume := a.takeDrained()
 	a.mu.Unlock()
 	for _, fn := range resume {
@@ -171,8 +308,4 @@ func (a *admission) close(err error) {
 	a.wake.set()
 }
 
-func (a *admission) empty() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.head == len(a.queue)
-}
+func (a *admission) empty() bool { return a.waiting.Load() == 0 }

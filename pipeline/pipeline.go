@@ -426,7 +426,7 @@ func (p *Pipeline) Close() error {
 		p.admit.close(ErrClosed)
 		for _, s := range p.stages {
 			if s.name == "respond" {
-				p.respond.refuse(p.admit.take(nil, 1<<62, 1<<30), ErrFailed) // left over only after a failure
+				p.respond.refuse(p.admit.takeAll(nil), ErrFailed) // left over only after a failure
 			}
 			close(s.stop)
 			<-s.done
@@ -454,8 +454,8 @@ func (p *Pipeline) settle() error {
 // Submit hands requests of one submitter to the pipeline, all or none. On error they are still the caller's.
 func (p *Pipeline) Submit(reqs []*Request) error { return p.admit.push(reqs) }
 
-// Full says that submitters should stop reading; if so resume is called once, from a stage's goroutine, when they can go on.
-func (p *Pipeline) Full(resume func()) bool { return p.admit.full(resume) }
+// Full says that the submitters of a client should stop reading; if so resume is called once, from a stage's goroutine, when they can go on.
+func (p *Pipeline) Full(client string, resume func()) bool { return p.admit.full(client, resume) }
 
 // Now is the pipeline's monotonic clock, that deadlines are on.
 func (p *Pipeline) Now() time.Duration { return time.Since(p.start) }

@@ -110,7 +110,7 @@ func (s *responder) reached(marks qos.Marks) journal.Offset {
 func (s *responder) step() {
 	failed := s.p.failed.Load()
 	if failed { // the write goroutine takes no more
-		s.refuse(s.p.admit.take(nil, 1<<62, 1<<30), ErrFailed)
+		s.refuse(s.p.admit.takeAll(nil), ErrFailed)
 	}
 	s.mu.Lock()
 	in, refused := s.incoming, s.refused

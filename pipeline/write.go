@@ -59,16 +59,19 @@ const (
 // step makes one frame, or says what it waits for.
 func (w *writer) step() hold {
 	p := w.p
-	body, n := p.admit.peek(p.opts.FrameTarget, p.journal.FrameMax()-journal.FrameHeaderBytes)
-	if n == 0 {
+	if p.admit.empty() {
 		return holdEmpty
 	}
 	if p.written.Load()-p.flushed.Load() > p.dirtyLimit() {
 		p.flush.demandAll()
 		return holdDirty
 	}
+	body, n := p.admit.peek(p.opts.FrameTarget, p.journal.FrameMax()-journal.FrameHeaderBytes) // not earlier: who comes while it is held up has its turn
+	if n == 0 {
+		return holdEmpty
+	}
 	if body > p.journal.FrameMax()-journal.FrameHeaderBytes {
-		w.refuse(p.admit.take(w.reqs[:0], body, 1), ErrTooLarge)
+		w.refuse(p.admit.take(w.reqs[:0]), ErrTooLarge)
 		return holdNone
 	}
 	// Room for the largest that the turn can become: a frame that is begun is finished.
@@ -80,7 +83,7 @@ func (w *writer) step() hold {
 	default:
 		return h
 	}
-	w.reqs = p.admit.take(w.reqs[:0], body, n)
+	w.reqs = p.admit.take(w.reqs[:0])
 	w.taken = p.Now()
 	body = w.assign(now)
 	if body == 0 {
@@ -104,7 +107,7 @@ func (w *writer) begin(body int, now int64) hold {
 		return holdNone
 	case errors.Is(err, journal.ErrNoSegment):
 		if p.upkeep.noSpace.Load() {
-			w.refuse(p.admit.take(w.reqs[:0], math.MaxInt, math.MaxInt), ErrNoSpace)
+			w.refuse(p.admit.takeAll(w.reqs[:0]), ErrNoSpace)
 			return holdNoSpace
 		}
 		p.upkeep.wake.set()

@@ -127,7 +127,7 @@ func (s *Session) submitAll() {
 
 // mustPause says whether the connection may not be read for now. When it may again, Wake is called.
 func (s *Session) mustPause(io ioConn) bool {
-	return s.tooMuchUnsent(io) || s.overBudget() || s.in.behind && s.calls.waiting.Load() > 0 || s.srv.pipeline.Full(s.conn.Wake)
+	return s.tooMuchUnsent(io) || s.overBudget() || s.in.behind && s.calls.waiting.Load() > 0 || s.srv.pipeline.Full(s.who.Load().ID, s.conn.Wake)
 }
 
 // tooMuchUnsent says whether the client leaves too much unread. No transport tells when that changes, so a timer, one at a time, has the IO goroutine look again, also while answers' memory is held. A client that takes nothing

@@ -103,7 +103,7 @@ func newLoad(ctx context.Context, c *BenchProduceCmd, acks int16, targets []benc
 // prepare dials and encodes.
 func (lc *loadConn) prepare(ctx context.Context, c *BenchProduceCmd, acks int16, targets []benchTarget, i int, random *rand.ChaCha8) error {
 	first := targets[i%len(targets)]
-	conn, err := dialOne(ctx, first.addr)
+	conn, err := c.dialOne(ctx, first.addr)
 	if err != nil {
 		return err
 	}

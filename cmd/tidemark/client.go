@@ -15,7 +15,6 @@ import (
 )
 
 const (
-	clientID    = "tidemark-cli"
 	dialTimeout = 5 * time.Second
 	// adminTimeout bounds one administrative command: create, list, describe, delete, and look-ups before a consume or a bench.
 	adminTimeout = 30 * time.Second
@@ -24,13 +23,14 @@ const (
 // ClientFlags are shared by every command that talks to a broker.
 type ClientFlags struct {
 	Bootstrap []string `help:"Brokers to start from, host:port, comma-separated." default:"127.0.0.1:9092" env:"TIDEMARK_BOOTSTRAP"`
+	ClientID  string   `help:"Name to give to the broker, which treats clients by their names." default:"tidemark-cli" env:"TIDEMARK_CLIENT_ID" placeholder:"ID"`
 }
 
 // dial connects to the first bootstrap broker that answers. Its error says which were tried and what to do.
 func (f ClientFlags) dial(ctx context.Context) (*kwire.Conn, error) {
 	var failures []error
 	for _, addr := range f.Bootstrap {
-		conn, err := dialOne(ctx, strings.TrimSpace(addr))
+		conn, err := f.dialOne(ctx, strings.TrimSpace(addr))
 		if err == nil {
 			return conn, nil
 		}
@@ -43,10 +43,10 @@ func (f ClientFlags) dial(ctx context.Context) (*kwire.Conn, error) {
 		"cannot reach the broker: %w; start one with \"tidemark serve\", or name another with --bootstrap or TIDEMARK_BOOTSTRAP", errors.Join(failures...)))
 }
 
-func dialOne(ctx context.Context, addr string) (*kwire.Conn, error) {
+func (f ClientFlags) dialOne(ctx context.Context, addr string) (*kwire.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	return kwire.Dial(ctx, addr, kwire.Options{ClientID: clientID})
+	return kwire.Dial(ctx, addr, kwire.Options{ClientID: f.ClientID})
 }
 
 // client makes a kgo client, after a probe that gives a clear error where kgo would retry in silence.
@@ -58,7 +58,7 @@ func (f ClientFlags) client(ctx context.Context, opts ...kgo.Opt) (*kgo.Client, 
 	probe.Close()
 	return kgo.NewClient(append([]kgo.Opt{
 		kgo.SeedBrokers(f.Bootstrap...),
-		kgo.ClientID(clientID),
+		kgo.ClientID(f.ClientID),
 		kgo.DialTimeout(dialTimeout),
 		kgo.RetryTimeout(adminTimeout),
 		kgo.DisableClientMetrics(),

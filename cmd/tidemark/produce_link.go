@@ -87,7 +87,7 @@ func (p *producer) linkTo(part *partition, now time.Time) *link {
 	if l := p.links[part.leader]; l != nil {
 		return l
 	}
-	conn, err := dialOne(context.Background(), addr)
+	conn, err := p.flags.dialOne(context.Background(), addr)
 	if err != nil {
 		p.stale = true
 		part.refuse(now, err)

@@ -106,7 +106,7 @@ func (s *settings) rows() []settingRow {
 // envPrefix begins the variables; these are not settings.
 const envPrefix = "TIDEMARK_"
 
-var otherVariables = []string{"TIDEMARK_ADMIN", "TIDEMARK_BOOTSTRAP", "TIDEMARK_CONFIG"}
+var otherVariables = []string{"TIDEMARK_ADMIN", "TIDEMARK_BOOTSTRAP", "TIDEMARK_CLIENT_ID", "TIDEMARK_CONFIG"}
 
 func variable(key string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))

@@ -1,0 +1,186 @@
+package pipeline
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"tidemark/journal"
+)
+
+// queued is a request of a client with one record of a size.
+func queued(client string, bytes int) *Request {
+	return &Request{Labels: &Labels{ClientID: client}, Bytes: bytes, Records: []Record{{Kind: journal.RecordBatch, Payload: zeros[:bytes]}}}
+}
+
+var zeros [1 << 20]byte // nobody looks at them
+
+func testAdmission(budget int64) *admission {
+	return newAdmission(budget, func() time.Duration { return 0 }, newSignal())
+}
+
+func TestAFloodDoesNotHoldOthersUp(t *testing.T) {
+	const mib = 1 << 20
+	a := testAdmission(64 * mib)
+	for range 40 {
+		if err := a.push([]*Request{queued("flood", 900<<10)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	few := []*Request{queued("orders", 100), queued("orders", 100)}
+	if err := a.push(few); err != nil {
+		t.Fatal(err)
+	}
+	a.peek(mib, 16*mib)
+	got := a.take(nil)
+	if !slices.Contains(got, few[0]) || !slices.Contains(got, few[1]) {
+		t.Errorf("the first of %d requests of the flood left, and not the others", len(got))
+	}
+}
+
+// Whatever comes and goes: each request leaves once, those of a client in order, and no more at once than the limit.
+func TestAdmissionInTurns(t *testing.T) {
+	seed := rand.Uint64()
+	rng := rand.New(rand.NewPCG(seed, 0))
+	t.Logf("seed %d", seed)
+	for range 200 {
+		a := testAdmission(1 << 40)
+		clients := 1 + rng.IntN(5)
+		size := func(c int) int { return 1 + rng.IntN(1<<(6+3*c)) } // each its own
+		var waiting [5][]*Request
+		took := 0
+		pushed := 0
+		leave := func() {
+			target := 1 + rng.IntN(256<<10)
+			body, n := a.peek(target, 2*target)
+			if again, m := a.peek(target, 2*target); again != body || m != n {
+				t.Fatalf("peek says %d, %d and then %d, %d", body, n, again, m)
+			}
+			got := a.take(nil)
+			if len(got) != n {
+				t.Fatalf("%d left, peek said %d", len(got), n)
+			}
+			sum := 0
+			for i, r := range got {
+				if sum += r.body; i > 0 && sum > 2*target {
+					t.Fatalf("%d body bytes left, the limit is %d", sum, 2*target)
+				}
+				var c int
+				fmt.Sscan(r.Labels.ClientID, &c)
+				if waiting[c][0] != r {
+					t.Fatalf("client %d: out of order", c)
+				}
+				waiting[c] = waiting[c][1:]
+				took++
+			}
+		}
+		for range 300 {
+			for c := range clients {
+				for range rng.IntN(5) {
+					r := queued(fmt.Sprint(c), size(c))
+					if err := a.push([]*Request{r}); err != nil {
+						t.Fatal(err)
+					}
+					waiting[c] = append(waiting[c], r)
+					pushed++
+				}
+			}
+			leave()
+		}
+		for !a.empty() {
+			leave()
+		}
+		if took != pushed || a.bytes.Load() != 0 || len(a.ring) != 0 || len(a.clients) != 0 {
+			t.Fatalf("%d of %d left; %d bytes, %d queues remain", took, pushed, a.bytes.Load(), len(a.ring))
+		}
+	}
+}
+
+func TestEqualPartsWhateverTheSize(t *testing.T) {
+	a := testAdmission(1 << 40)
+	sizes := map[string]int{"small": 2 << 10, "medium": 60 << 10, "large": 700 << 10}
+	for client, size := range sizes {
+		for range (64 << 20) / size {
+			if err := a.push([]*Request{queued(client, size)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	left := map[string]int{}
+	for range 60 {
+		a.peek(1<<20, 4<<20)
+		for _, r := range a.take(nil) {
+			left[r.Labels.ClientID] += r.body
+		}
+	}
+	for client, n := range left {
+		for other, m := range left {
+			if d := n - m; d > 2*(700<<10) {
+				t.Errorf("%s sent %d bytes and %s %d", client, n, other, m)
+			}
+		}
+	}
+}
+
+func TestFullIsForWhoFills(t *testing.T) {
+	a := testAdmission(1000)
+	if err := a.push([]*Request{queued("flood", 1100)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.push([]*Request{queued("orders", 10)}); err != nil {
+		t.Fatal(err)
+	}
+	resumed := 0
+	if !a.full("flood", func() { resumed++ }) {
+		t.Error("who fills the queue may go on")
+	}
+	if a.full("orders", func() {}) {
+		t.Error("who has little in it may not go on")
+	}
+	if err := a.push([]*Request{queued("flood", 600)}); err != nil {
+		t.Fatal(err)
+	}
+	if !a.full("orders", func() { resumed++ }) {
+		t.Error("nobody may go on far past the budget")
+	}
+	if err := a.push([]*Request{queued("orders", 1000)}); !errors.Is(err, ErrBusy) {
+		t.Errorf("past twice the budget: %v", err)
+	}
+	for !a.empty() {
+		a.peek(1<<20, 1<<20)
+		a.take(nil)
+	}
+	if resumed != 2 {
+		t.Errorf("%d of 2 were told that there is room", resumed)
+	}
+}
+
+func TestExpiredLeaveTheQueue(t *testing.T) {
+	a := testAdmission(1 << 20)
+	for i := range 12 {
+		r := queued(fmt.Sprint(i%3), 100)
+		r.Deadline = time.Duration(1+i%4) * time.Second
+		if err := a.push([]*Request{r}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.peek(300, 300) // some are chosen already
+	if late := a.expire(time.Second / 2); len(late) != 0 {
+		t.Errorf("%d are late before any deadline", len(late))
+	}
+	if late := a.expire(2 * time.Second); len(late) != 6 {
+		t.Errorf("%d are late, want 6", len(late))
+	}
+	rest := a.takeAll(nil)
+	if len(rest) != 6 || !a.empty() || a.bytes.Load() != 0 {
+		t.Errorf("%d remain of 6, %d bytes", len(rest), a.bytes.Load())
+	}
+	for _, r := range rest {
+		if r.Deadline <= 2*time.Second {
+			t.Error("one that is late remains")
+		}
+	}
+}
