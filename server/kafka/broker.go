@@ -60,6 +60,9 @@ func (b *Broker) Handle(ctx context.Context, c *Client, h Header) (resp kmsg.Res
 		}
 		return nil, nil, ErrVersion
 	}
+	if h.Version >= flexible[h.Key] && !soundShape(h.Key, h.Version, h.Body) {
+		return nil, nil, ErrShort
+	}
 	req := kmsg.RequestForKey(h.Key)
 	req.SetVersion(h.Version)
 	if err := req.ReadFrom(h.Body); err != nil {

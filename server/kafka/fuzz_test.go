@@ -126,7 +126,7 @@ func FuzzHandle(f *testing.F) {
 func costly(key, v int16, body []byte) bool {
 	req := kmsg.RequestForKey(key)
 	req.SetVersion(v)
-	if v < 0 || v > req.MaxVersion() || req.ReadFrom(body) != nil {
+	if v < 0 || v > req.MaxVersion() || v >= flexible[key] && !soundShape(key, v, body) || req.ReadFrom(body) != nil {
 		return false
 	}
 	n := int32(0)
