@@ -207,3 +207,29 @@ func TestListOffsetsOfRubbish(t *testing.T) {
 		}
 	})
 }
+
+// A connection's requests take effect in the order in which they came, whatever others have queued: a delete behind a produce does not overtake it.
+func TestDeleteDoesNotOvertakeProduce(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		c := n.dial(t)
+		c.create("t", 1)
+		n.gate.Hold()
+		for range 3 { // more than may be written and not flushed, so that the queue is not empty
+			flood := n.dial(t)
+			for range 30 {
+				flood.send(produceTo("t", 0, 102, values(strings.Repeat("x", 100<<10))))
+			}
+		}
+		produce := produceTo("t", 0, 102, values("y"))
+		id := c.send(produce)
+		remove := &kmsg.DeleteTopicsRequest{Version: 5, TopicNames: []string{"t"}, TimeoutMillis: 10_000}
+		rid := c.send(remove)
+		n.gate.Release()
+		if got := onlyPart(c.receive(produce, id)); got.ErrorCode != 0 {
+			t.Errorf("the produce before the delete: error %d", got.ErrorCode)
+		}
+		if got := c.receive(remove, rid).(*kmsg.DeleteTopicsResponse).Topics[0]; got.ErrorCode != 0 {
+			t.Errorf("the delete: error %d", got.ErrorCode)
+		}
+	})
+}

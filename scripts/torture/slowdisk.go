@@ -93,7 +93,7 @@ func (r *run) stalled(stall time.Duration) (err error) {
 	// A flood, until it is told to stop.
 	resumed := make(chan struct{}, 1)
 	var flood int64
-	for flood < 16<<20 && !p.Full(func() { resumed <- struct{}{} }) {
+	for flood < 16<<20 && !p.Full("", func() { resumed <- struct{}{} }) {
 		q, err := send(qos.Receive, 0)
 		if err != nil {
 			break

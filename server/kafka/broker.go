@@ -91,8 +91,8 @@ func AppendResponse(dst []byte, correlationID int32, resp kmsg.Response) []byte 
 	return dst
 }
 
-// command has the catalog carry cmd out at level ALL, and waits until it is applied.
-func (b *Broker) command(ctx context.Context, cmd catalog.Command, timeout time.Duration) catalog.Result {
+// command has the catalog carry a client's cmd out at level ALL, behind what the client has queued before, and waits until it is applied.
+func (b *Broker) command(ctx context.Context, c *Client, cmd catalog.Command, timeout time.Duration) catalog.Result {
 	if timeout <= 0 {
 		timeout = b.cfg.CommandTimeout
 	}
@@ -100,7 +100,7 @@ func (b *Broker) command(ctx context.Context, cmd catalog.Command, timeout time.
 	w := &commandWait{done: make(chan struct{})}
 	w.req = pipeline.Request{
 		Marks: qos.All.Marks() | qos.Applied, Level: qos.All, Deadline: b.p.Now() + timeout, Bytes: len(payload),
-		Records: []pipeline.Record{{Kind: journal.RecordCommand, Payload: payload}}, Owner: w,
+		Records: []pipeline.Record{{Kind: journal.RecordCommand, Payload: payload}}, Owner: w, Labels: &pipeline.Labels{ClientID: c.ID},
 	}
 	if err := b.p.Submit([]*pipeline.Request{&w.req}); err != nil {
 		return catalog.Result{Err: err}

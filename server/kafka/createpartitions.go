@@ -11,13 +11,13 @@ import (
 )
 
 // CreatePartitions, API key 37, versions 0 to 3: Count is the new number of partitions of a topic.
-func (b *Broker) createPartitions(ctx context.Context, _ *Client, kreq kmsg.Request) kmsg.Response {
+func (b *Broker) createPartitions(ctx context.Context, c *Client, kreq kmsg.Request) kmsg.Response {
 	req := kreq.(*kmsg.CreatePartitionsRequest)
 	resp := req.ResponseKind().(*kmsg.CreatePartitionsResponse)
 	for _, rt := range req.Topics {
 		t := kmsg.NewCreatePartitionsResponseTopic()
 		t.Topic = rt.Topic
-		if code, err := b.growTopic(ctx, rt, req); err != nil {
+		if code, err := b.growTopic(ctx, c, rt, req); err != nil {
 			t.ErrorCode, t.ErrorMessage = code, ptr(err.Error())
 		}
 		resp.Topics = append(resp.Topics, t)
@@ -25,7 +25,7 @@ func (b *Broker) createPartitions(ctx context.Context, _ *Client, kreq kmsg.Requ
 	return resp
 }
 
-func (b *Broker) growTopic(ctx context.Context, rt kmsg.CreatePartitionsRequestTopic, req *kmsg.CreatePartitionsRequest) (int16, error) {
+func (b *Broker) growTopic(ctx context.Context, c *Client, rt kmsg.CreatePartitionsRequestTopic, req *kmsg.CreatePartitionsRequest) (int16, error) {
 	topic := b.p.View().Topics[rt.Topic]
 	if topic == nil {
 		return kerr.UnknownTopicOrPartition.Code, fmt.Errorf("no topic %q", rt.Topic)
@@ -47,6 +47,6 @@ func (b *Broker) growTopic(ctx context.Context, rt kmsg.CreatePartitionsRequestT
 	if req.ValidateOnly {
 		return 0, nil
 	}
-	result := b.command(ctx, catalog.Command{CreatePartitions: &catalog.CreatePartitions{ID: topic.ID, Count: rt.Count}}, millis(req.TimeoutMillis))
+	result := b.command(ctx, c, catalog.Command{CreatePartitions: &catalog.CreatePartitions{ID: topic.ID, Count: rt.Count}}, millis(req.TimeoutMillis))
 	return Code(result.Err), result.Err
 }

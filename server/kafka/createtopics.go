@@ -11,7 +11,7 @@ import (
 )
 
 // CreateTopics, API key 19, versions 0 to 7. The replication factor is 1 (or −1: the default); a manual assignment may name only this node.
-func (b *Broker) createTopics(ctx context.Context, _ *Client, kreq kmsg.Request) kmsg.Response {
+func (b *Broker) createTopics(ctx context.Context, c *Client, kreq kmsg.Request) kmsg.Response {
 	req := kreq.(*kmsg.CreateTopicsRequest)
 	resp := req.ResponseKind().(*kmsg.CreateTopicsResponse)
 	named := make(map[string]int)
@@ -26,7 +26,7 @@ func (b *Broker) createTopics(ctx context.Context, _ *Client, kreq kmsg.Request)
 			code, err = kerr.InvalidRequest.Code, fmt.Errorf("topic %q is named twice in one request", rt.Topic)
 		}
 		if err == nil && !(req.Version >= 1 && req.ValidateOnly) {
-			result := b.command(ctx, catalog.Command{CreateTopic: cmd}, millis(req.TimeoutMillis))
+			result := b.command(ctx, c, catalog.Command{CreateTopic: cmd}, millis(req.TimeoutMillis))
 			code, err = Code(result.Err), result.Err
 		}
 		if err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 // DeleteRecords, API key 21, versions 0 to 2: raises a partition's log start; offset −1 means the high watermark. The bytes go with the journal's retention.
-func (b *Broker) deleteRecords(ctx context.Context, _ *Client, kreq kmsg.Request) kmsg.Response {
+func (b *Broker) deleteRecords(ctx context.Context, c *Client, kreq kmsg.Request) kmsg.Response {
 	req := kreq.(*kmsg.DeleteRecordsRequest)
 	resp := req.ResponseKind().(*kmsg.DeleteRecordsResponse)
 	b.p.CatchUp()
@@ -32,7 +32,7 @@ func (b *Broker) deleteRecords(ctx context.Context, _ *Client, kreq kmsg.Request
 				if before < 0 || before > part.HighWatermark() {
 					p.ErrorCode = kerr.OffsetOutOfRange.Code
 				} else {
-					result := b.command(ctx, catalog.Command{DeleteRecords: &catalog.DeleteRecords{Partition: part.ID, Before: before}}, millis(req.TimeoutMillis))
+					result := b.command(ctx, c, catalog.Command{DeleteRecords: &catalog.DeleteRecords{Partition: part.ID, Before: before}}, millis(req.TimeoutMillis))
 					p.ErrorCode, p.LowWatermark = Code(result.Err), int64(part.LogStart())
 				}
 			}

@@ -10,7 +10,7 @@ import (
 )
 
 // DeleteTopics, API key 20, versions 0 to 6; from 6 on topics are named by id or by name.
-func (b *Broker) deleteTopics(ctx context.Context, _ *Client, kreq kmsg.Request) kmsg.Response {
+func (b *Broker) deleteTopics(ctx context.Context, c *Client, kreq kmsg.Request) kmsg.Response {
 	req := kreq.(*kmsg.DeleteTopicsRequest)
 	resp := req.ResponseKind().(*kmsg.DeleteTopicsResponse)
 	named := req.Topics
@@ -34,7 +34,7 @@ func (b *Broker) deleteTopics(ctx context.Context, _ *Client, kreq kmsg.Request)
 			t.ErrorCode = code
 		} else {
 			t.Topic, t.TopicID = ptr(topic.Name), topic.ID
-			result := b.command(ctx, catalog.Command{DeleteTopic: &catalog.DeleteTopic{ID: topic.ID}}, millis(req.TimeoutMillis))
+			result := b.command(ctx, c, catalog.Command{DeleteTopic: &catalog.DeleteTopic{ID: topic.ID}}, millis(req.TimeoutMillis))
 			if t.ErrorCode = Code(result.Err); result.Err != nil {
 				t.ErrorMessage = ptr(result.Err.Error())
 			}

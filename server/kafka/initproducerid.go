@@ -12,7 +12,7 @@ import (
 
 // InitProducerId, API key 22, versions 0 to 5. Ids come in blocks that the catalog allots durably before one of them is answered, so none is given out twice, whatever crashes. A client that names an id
 // and its epoch gets the next epoch of it, or a new id when there is none left.
-func (b *Broker) initProducerID(ctx context.Context, _ *Client, kreq kmsg.Request) kmsg.Response {
+func (b *Broker) initProducerID(ctx context.Context, c *Client, kreq kmsg.Request) kmsg.Response {
 	req := kreq.(*kmsg.InitProducerIDRequest)
 	resp := req.ResponseKind().(*kmsg.InitProducerIDResponse)
 	resp.ProducerID, resp.ProducerEpoch = -1, -1
@@ -26,7 +26,7 @@ func (b *Broker) initProducerID(ctx context.Context, _ *Client, kreq kmsg.Reques
 			return resp
 		}
 	}
-	id, err := b.nextProducerID(ctx)
+	id, err := b.nextProducerID(ctx, c)
 	if err != nil {
 		resp.ErrorCode = Code(err)
 		return resp
@@ -35,11 +35,11 @@ func (b *Broker) initProducerID(ctx context.Context, _ *Client, kreq kmsg.Reques
 	return resp
 }
 
-func (b *Broker) nextProducerID(ctx context.Context) (int64, error) {
+func (b *Broker) nextProducerID(ctx context.Context, c *Client) (int64, error) {
 	b.ids.mu.Lock()
 	defer b.ids.mu.Unlock()
 	if b.ids.next == b.ids.last {
-		result := b.command(ctx, catalog.Command{AllotProducerIDs: &catalog.AllotProducerIDs{Count: producerIDBlock}}, 0)
+		result := b.command(ctx, c, catalog.Command{AllotProducerIDs: &catalog.AllotProducerIDs{Count: producerIDBlock}}, 0)
 		if result.Err != nil {
 			return 0, result.Err
 		}

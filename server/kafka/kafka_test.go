@@ -38,7 +38,7 @@ func newBroker(t testing.TB) *Broker {
 	}, p)
 	for name, topic := range map[string]catalog.CreateTopic{"a": {ID: catalog.TopicID{1}, Partitions: 3}, "b": {ID: catalog.TopicID{2}, Partitions: 1}} {
 		topic.Name = name
-		if r := b.command(t.Context(), catalog.Command{CreateTopic: &topic}, 0); r.Err != nil {
+		if r := b.command(t.Context(), &Client{}, catalog.Command{CreateTopic: &topic}, 0); r.Err != nil {
 			t.Fatal(r.Err)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 
 // Metadata, API key 3, versions 0 to 13. A null list of topics means all, an empty one none; in version 0 an empty one means all. Below version 4 there is no
 // flag for auto-creation, which then counts as set.
-func (b *Broker) metadata(ctx context.Context, _ *Client, kreq kmsg.Request) kmsg.Response {
+func (b *Broker) metadata(ctx context.Context, c *Client, kreq kmsg.Request) kmsg.Response {
 	req := kreq.(*kmsg.MetadataRequest)
 	resp := req.ResponseKind().(*kmsg.MetadataResponse)
 	broker := kmsg.NewMetadataResponseBroker()
@@ -28,12 +28,12 @@ func (b *Broker) metadata(ctx context.Context, _ *Client, kreq kmsg.Request) kms
 	}
 	create := b.cfg.AutoCreate && (req.Version < 4 || req.AllowAutoTopicCreation)
 	for _, rt := range req.Topics {
-		resp.Topics = append(resp.Topics, b.metadataTopic(ctx, rt, create))
+		resp.Topics = append(resp.Topics, b.metadataTopic(ctx, c, rt, create))
 	}
 	return resp
 }
 
-func (b *Broker) metadataTopic(ctx context.Context, rt kmsg.MetadataRequestTopic, create bool) kmsg.MetadataResponseTopic {
+func (b *Broker) metadataTopic(ctx context.Context, c *Client, rt kmsg.MetadataRequestTopic, create bool) kmsg.MetadataResponseTopic {
 	none := kmsg.NewMetadataResponseTopic()
 	none.Topic, none.TopicID = rt.Topic, rt.TopicID
 	if rt.Topic == nil {
@@ -55,7 +55,7 @@ func (b *Broker) metadataTopic(ctx context.Context, rt kmsg.MetadataRequestTopic
 	if !create {
 		return none
 	}
-	result := b.command(ctx, catalog.Command{CreateTopic: &catalog.CreateTopic{Name: name, ID: newTopicID(), Partitions: b.cfg.DefaultPartitions}}, 0)
+	result := b.command(ctx, c, catalog.Command{CreateTopic: &catalog.CreateTopic{Name: name, ID: newTopicID(), Partitions: b.cfg.DefaultPartitions}}, 0)
 	if t := b.p.View().Topics[name]; t != nil { // ours, or one that somebody else made meanwhile
 		return b.describeTopic(t)
 	}
