@@ -308,4 +308,11 @@ func (a *admission) close(err error) {
 	a.wake.set()
 }
 
+// clientCount is how many clients have requests waiting.
+func (a *admission) clientCount() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.clients)
+}
+
 func (a *admission) empty() bool { return a.waiting.Load() == 0 }

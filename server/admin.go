@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
@@ -14,13 +15,13 @@ import (
 	"tidemark/pipeline"
 )
 
-// Admin is the operator's HTTP listener, with its own mux: /healthz, /readyz, /metrics and /debug/pprof/, with /debug/pprof/pipeline (profile.go) among them. It has no authentication, so it is on loopback unless told otherwise.
+// Admin is the operator's HTTP listener, with its own mux: /healthz, /readyz, /status, /metrics and /debug/pprof/, with /debug/pprof/pipeline (profile.go) among them. It has no authentication, so it is on loopback unless told otherwise.
 type Admin struct {
 	http  http.Server
 	l     net.Listener
 	ready atomic.Pointer[func() error]
 
-	pipeline atomic.Pointer[pipeline.Pipeline]
+	server atomic.Pointer[Server]
 }
 
 // ErrStarting is what /readyz says before recovery is done.
@@ -43,6 +44,7 @@ func StartAdmin(listen string, reg *prometheus.Registry) (*Admin, error) {
 		}
 		w.Write([]byte("ready\n"))
 	})
+	mux.HandleFunc("GET /status", a.status)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
@@ -61,8 +63,24 @@ func (a *Admin) Addr() string { return a.l.Addr().String() }
 // Ready sets what /readyz asks: nil means ready.
 func (a *Admin) Ready(check func() error) { a.ready.Store(&check) }
 
-// Serves sets the pipeline that profiles are of.
-func (a *Admin) Serves(p *pipeline.Pipeline) { a.pipeline.Store(p) }
+// Serves sets the server whose status and profiles are asked for.
+func (a *Admin) Serves(s *Server) { a.server.Store(s) }
+
+// status is GET /status: a picture of the stages and of the connections, as JSON.
+func (a *Admin) status(w http.ResponseWriter, _ *http.Request) {
+	s := a.server.Load()
+	if s == nil {
+		http.Error(w, ErrStarting.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(struct { // an error is the client's going
+		pipeline.Status
+		Connections int `json:"connections"`
+	}{s.pipeline.Status(), s.Connections()})
+}
 
 // Close ends the listener and its connections.
 func (a *Admin) Close() error { return a.http.Close() }

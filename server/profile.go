@@ -33,16 +33,16 @@ const (
 
 // pipelineProfile is GET /debug/pprof/pipeline?seconds=N&client=ID&table=1. With table the profile has its rows as comments.
 func (a *Admin) pipelineProfile(w http.ResponseWriter, r *http.Request) {
-	p := a.pipeline.Load()
-	if p == nil {
+	s := a.server.Load()
+	if s == nil {
 		http.Error(w, ErrStarting.Error(), http.StatusServiceUnavailable)
 		return
 	}
 	seconds := float64(profileSeconds)
-	if s := r.FormValue("seconds"); s != "" {
+	if asked := r.FormValue("seconds"); asked != "" {
 		var err error
-		if seconds, err = strconv.ParseFloat(s, 64); err != nil || !(seconds > 0 && seconds <= profileSecondsMax) {
-			http.Error(w, fmt.Sprintf("seconds: %q is no number of seconds above 0 and up to %d", s, profileSecondsMax), http.StatusBadRequest)
+		if seconds, err = strconv.ParseFloat(asked, 64); err != nil || !(seconds > 0 && seconds <= profileSecondsMax) {
+			http.Error(w, fmt.Sprintf("seconds: %q is no number of seconds above 0 and up to %d", asked, profileSecondsMax), http.StatusBadRequest)
 			return
 		}
 	}
@@ -61,7 +61,7 @@ func (a *Admin) pipelineProfile(w http.ResponseWriter, r *http.Request) {
 		}()
 		stop = both
 	}
-	taken, err := p.TakeProfile(stop, r.FormValue("client"))
+	taken, err := s.pipeline.TakeProfile(stop, r.FormValue("client"))
 	if errors.Is(err, pipeline.ErrProfiling) {
 		http.Error(w, err.Error(), http.StatusConflict)
 		return

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"tidemark/internal/vfs"
+	"tidemark/pipeline"
 )
 
 // admin starts the admin listener of a node.
@@ -69,7 +71,7 @@ func TestPipelineProfileShowsASlowDisk(t *testing.T) {
 		if code, _ := a.get(t, "/debug/pprof/pipeline?seconds=1"); code != http.StatusServiceUnavailable {
 			t.Errorf("before recovery: status %d", code)
 		}
-		a.Serves(n.srv.pipeline)
+		a.Serves(n.srv)
 		for _, bad := range []string{"0", "-1", "NaN", "ten", "601"} {
 			if code, b := a.get(t, "/debug/pprof/pipeline?seconds="+bad); code != http.StatusBadRequest || !strings.Contains(string(b), "seconds") {
 				t.Errorf("seconds=%s: status %d, %s", bad, code, b)
@@ -129,6 +131,34 @@ func TestPipelineProfileShowsASlowDisk(t *testing.T) {
 			}
 		}
 	}, slow)
+}
+
+func TestStatus(t *testing.T) {
+	n := start(t, TransportGnet)
+	a := n.admin(t, prometheus.NewRegistry())
+	if code, _ := a.get(t, "/status"); code != http.StatusServiceUnavailable {
+		t.Errorf("before recovery: status %d", code)
+	}
+	a.Serves(n.srv)
+	c := n.dial(t)
+	c.create("t", 1)
+	c.produce("t", 0, 102, values("x"))
+	n.gate.Hold()
+	c.produce("t", 0, 101, values("y"))
+	code, b := a.get(t, "/status")
+	var got struct {
+		pipeline.Status
+		Connections int
+	}
+	if err := json.Unmarshal(b, &got); code != http.StatusOK || err != nil {
+		t.Fatalf("status %d, %v: %s", code, err, b)
+	}
+	if got.Connections != 1 || got.Topics != 1 || got.Answers["persistence"] != 1 || got.Answers["receive"] != 1 || got.Epoch != n.epoch() || got.Flushes.Count == 0 {
+		t.Errorf("%s", b)
+	}
+	if got.LagBytes["flushed"] <= 0 || got.Watermarks.Written <= got.Watermarks.Flushed {
+		t.Errorf("the disk is held back, and nothing lags: %s", b)
+	}
 }
 
 func TestMetricsAreWellNamed(t *testing.T) {

@@ -139,7 +139,7 @@ func serve(ctx context.Context, s *settings, log zerolog.Logger) error {
 	}
 	srv.Metrics(reg)
 	if admin != nil {
-		admin.Serves(p)
+		admin.Serves(srv)
 		admin.Ready(p.Err)
 	}
 	logListening(log, s, srv, admin)
