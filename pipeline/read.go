@@ -62,6 +62,9 @@ func (p *Pipeline) Read(part *catalog.Partition, from journal.LogicalOffset, max
 		}
 		for i, e := range entries {
 			used := len(dst) - start
+			if e.Base > from && used > 0 { // a gap, from a repair or since retention has just taken what comes next: what is before it is good
+				return dst, nil
+			}
 			if used+int(e.Bytes) > maxBytes && (used > 0 || !atLeastOne) {
 				return dst, nil
 			}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"tidemark/internal/batch"
 	"tidemark/internal/vfs"
 	"tidemark/journal"
 	"tidemark/qos"
@@ -71,6 +72,49 @@ func TestRetention(t *testing.T) {
 		if err := p.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// Retention may take segments away in the middle of a read: what is read has no gap.
+func TestReadDoesNotPassWhatRetentionTakes(t *testing.T) {
+	var strike func()
+	fsys := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) error {
+		if op.Kind == vfs.OpRead && strings.HasSuffix(op.Name, ".journal") && strike != nil {
+			strike()
+		}
+		return nil
+	})
+	p := open(t, testOptions(fsys))
+	part := createTopic(t, p, "t", 1).Partitions[0]
+	w := newWaiter()
+	for i := range 300 {
+		r := produce(qos.Persistence, part, makeBatch(1, fmt.Sprintf("%d|%s", i, strings.Repeat("x", 4000)), -1, -1, -1))
+		if w.wait(t, w.submit(t, p, r)); r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	p.CatchUp()
+	strike = func() { // as retention does it, between two looks at the index
+		strike = nil
+		taken := 2 * journal.Offset(p.journal.SegmentBytes())
+		p.raiseLogStarts(taken)
+		p.index.DropBefore(taken)
+	}
+	b, err := p.Read(part, 0, 1<<30, true, nil)
+	if err != nil || strike != nil || part.LogStart() == 0 {
+		t.Fatalf("%v; log start %d", err, part.LogStart())
+	}
+	next := int64(0)
+	for len(b) > 0 {
+		i := batch.Head(b)
+		if i.Base != next {
+			t.Fatalf("a batch at %d says %d", next, i.Base)
+		}
+		next += int64(i.Count)
+		b = b[batch.Bytes(b):]
+	}
+	if next == 0 || next >= int64(part.LogStart()) {
+		t.Errorf("read up to %d, log start is %d", next, part.LogStart())
 	}
 }
 
