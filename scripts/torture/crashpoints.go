@@ -269,7 +269,9 @@ func (d *pointFS) point(step string) {
 	}
 	d.crasher.run.count("at "+step, 1)
 	d.crasher.run.count("unanswered requests at the crashes", int64(pt.told.pending))
-	d.crasher.taken.Add(1)
+	if n := d.crasher.taken.Add(1); n%100_000 == 0 {
+		fmt.Printf("crashpoints: %d of %d points\n", n, d.crasher.want)
+	}
 	d.crasher.work <- pt
 }
 
