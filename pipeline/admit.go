@@ -10,7 +10,7 @@ import (
 // admission is the queue between the IO goroutines and the write goroutine: one for each client that has requests waiting, served in turns.
 //
 // In: Submit, from any goroutine. Out: peek and take, by the write goroutine. Invariant: requests of one client leave in the order in which they came. What leaves is chosen by deficit round robin (Shreedhar and Varghese, 1995):
-// in each round a client may send a quantum of bytes, and what it could not use of it in one round, since its next request is larger, it has in the next. So a client with little to send waits for one round of the others, and not
+// in each round a client may send a quantum of bytes, and what it could not use of it in one round, since its next request is larger, it has in the next. So a client with little to send waits for what the others may send in a round, and not
 // for all that they have queued.
 //
 // The queue is bounded in bytes: past the budget, Full tells the submitters to stop reading, those of clients first that have more than their share of it; past twice the budget a request is refused, since those that are read
@@ -31,7 +31,7 @@ type admission struct {
 	body     int                     // body bytes of chosen; guarded by mu
 	spare    []*clientQueue          // to be used again; guarded by mu
 	closed   error                   // guarded by mu; new requests are refused with it
-	drained  []func()                // guarded by mu: told once when the queue has room again
+	paused   []*Resume               // guarded by mu: told once when the queue has room again, the first first
 	earliest time.Duration           // guarded by mu: no deadline in the queue is earlier; 0: none has one
 }
 
@@ -56,12 +56,19 @@ func newAdmission(budget int64, now func() time.Duration, wake signal) *admissio
 	return &admission{budget: budget, now: now, wake: wake, clients: make(map[string]*clientQueue)}
 }
 
-// client is who a request is of; those without labels share one name.
-func (r *Request) client() string {
+// turn is whose turn a request takes; those without labels share one.
+func (r *Request) turn() string {
 	if r.Labels == nil {
 		return ""
 	}
-	return r.Labels.ClientID
+	return r.Labels.Turn
+}
+
+// Resume tells a submitter that stopped reading to look again. A submitter has one of its own.
+type Resume struct {
+	Wake func() // must not block
+
+	waiting atomic.Bool // it is among the paused
 }
 
 // push queues requests, all of them or none; it wakes the write goroutine once.
@@ -84,8 +91,8 @@ func (a *admission) push(reqs []*Request) error {
 	}
 	var q *clientQueue
 	for _, r := range reqs {
-		if q == nil || q.client != r.client() {
-			q = a.queueOf(r.client())
+		if q == nil || q.client != r.turn() {
+			q = a.queueOf(r.turn())
 		}
 		q.reqs = append(q.reqs, r)
 		q.bytes += int64(r.Bytes)
@@ -111,7 +118,7 @@ func (a *admission) queueOf(client string) *clientQueue {
 	} else {
 		q = new(clientQueue)
 	}
-	q.client = client
+	q.client, q.deficit = client, admissionQuantum
 	a.clients[client] = q
 	a.ring = slices.Insert(a.ring, a.at, q) // behind all others
 	if a.at++; a.at == len(a.ring) {
@@ -137,8 +144,8 @@ func (a *admission) leave(i int) {
 	}
 }
 
-// full says that the submitters of a client should stop reading: the queue has used up its budget, and the client its share. If so, resume is called once when there is room again.
-func (a *admission) full(client string, resume func()) bool {
+// full says that the submitters of a client should stop reading: the queue has used up its budget, and the client its share. If so, resume is woken once when there is room again.
+func (a *admission) full(client string, resume *Resume) bool {
 	if a.bytes.Load() < a.budget {
 		return false
 	}
@@ -154,7 +161,9 @@ func (a *admission) full(client string, resume func()) bool {
 	if share := a.budget / int64(max(len(a.ring), 1)); mine <= share && a.bytes.Load() < a.budget+a.budget/2 {
 		return false
 	}
-	a.drained = append(a.drained, resume)
+	if resume.waiting.CompareAndSwap(false, true) {
+		a.paused = append(a.paused, resume)
+	}
 	return true
 }
 
@@ -195,10 +204,10 @@ func (a *admission) peek(target, limit int) (body, n int) {
 func (a *admission) take(dst []*Request) []*Request {
 	a.mu.Lock()
 	dst = a.takeChosen(dst)
-	resume := a.takeDrained()
+	resumed := a.takePaused()
 	a.mu.Unlock()
-	for _, fn := range resume {
-		fn()
+	for _, r := range resumed {
+		r.Wake()
 	}
 	return dst
 }
@@ -215,10 +224,10 @@ func (a *admission) takeAll(dst []*Request) []*Request {
 		clear(q.reqs)
 		a.leave(0)
 	}
-	resume := a.takeDrained()
+	resumed := a.takePaused()
 	a.mu.Unlock()
-	for _, fn := range resume {
-		fn()
+	for _, r := range resumed {
+		r.Wake()
 	}
 	return dst
 }
@@ -241,14 +250,29 @@ func (a *admission) took(dst []*Request, r *Request) []*Request {
 	return append(dst, r)
 }
 
-// takeDrained returns who is to be told that there is room: at half the budget, so that readers do not stop and go with every request.
-func (a *admission) takeDrained() []func() {
-	if len(a.drained) == 0 || (a.bytes.Load() > a.budget/2 && a.closed == nil) {
+// resumedAtOnce is how many paused submitters look again with each turn of the write stage while the queue is between half its budget and all of it.
+const resumedAtOnce = 16
+
+// takePaused returns who is to look again: all at half the budget, so that readers do not stop and go with every request, and a few at a time above it, so that nobody is forgotten while others keep the queue full.
+func (a *admission) takePaused() []*Resume {
+	n := len(a.paused)
+	if a.closed == nil {
+		switch bytes := a.bytes.Load(); {
+		case bytes >= a.budget:
+			return nil
+		case bytes > a.budget/2:
+			n = min(n, resumedAtOnce)
+		}
+	}
+	if n == 0 {
 		return nil
 	}
-	fns := a.drained
-	a.drained = nil
-	return fns
+	out := slices.Clone(a.paused[:n])
+	a.paused = slices.Delete(a.paused, 0, n)
+	for _, r := range out {
+		r.waiting.Store(false)
+	}
+	return out
 }
 
 // expire takes out the requests whose deadline has passed: while the write goroutine is held up, nobody else would answer them.
@@ -286,10 +310,10 @@ func (a *admission) expire(now time.Duration) []*Request {
 			a.leave(i)
 		}
 	}
-	resume := a.takeDrained()
+	resumed := a.takePaused()
 	a.mu.Unlock()
-	for _, fn := range resume {
-		fn()
+	for _, r := range resumed {
+		r.Wake()
 	}
 	return late
 }
@@ -300,10 +324,10 @@ func (a *admission) close(err error) {
 	if a.closed == nil {
 		a.closed = err
 	}
-	resume := a.takeDrained()
+	resumed := a.takePaused()
 	a.mu.Unlock()
-	for _, fn := range resume {
-		fn()
+	for _, r := range resumed {
+		r.Wake()
 	}
 	a.wake.set()
 }

@@ -13,7 +13,7 @@ import (
 
 // queued is a request of a client with one record of a size.
 func queued(client string, bytes int) *Request {
-	return &Request{Labels: &Labels{ClientID: client}, Bytes: bytes, Records: []Record{{Kind: journal.RecordBatch, Payload: zeros[:bytes]}}}
+	return &Request{Labels: &Labels{ClientID: client, Turn: client}, Bytes: bytes, Records: []Record{{Kind: journal.RecordBatch, Payload: zeros[:bytes]}}}
 }
 
 var zeros [1 << 20]byte // nobody looks at them
@@ -134,16 +134,19 @@ func TestFullIsForWhoFills(t *testing.T) {
 		t.Fatal(err)
 	}
 	resumed := 0
-	if !a.full("flood", func() { resumed++ }) {
-		t.Error("who fills the queue may go on")
+	flood, orders := &Resume{Wake: func() { resumed++ }}, &Resume{Wake: func() { resumed++ }}
+	for range 3 { // asked again, it is told once
+		if !a.full("flood", flood) {
+			t.Error("who fills the queue may go on")
+		}
 	}
-	if a.full("orders", func() {}) {
+	if a.full("orders", orders) {
 		t.Error("who has little in it may not go on")
 	}
 	if err := a.push([]*Request{queued("flood", 600)}); err != nil {
 		t.Fatal(err)
 	}
-	if !a.full("orders", func() { resumed++ }) {
+	if !a.full("orders", orders) {
 		t.Error("nobody may go on far past the budget")
 	}
 	if err := a.push([]*Request{queued("orders", 1000)}); !errors.Is(err, ErrBusy) {
@@ -155,6 +158,36 @@ func TestFullIsForWhoFills(t *testing.T) {
 	}
 	if resumed != 2 {
 		t.Errorf("%d of 2 were told that there is room", resumed)
+	}
+}
+
+// While others keep the queue between half its budget and all of it, those who were paused look again a few at a time, in the order in which they were paused.
+func TestNobodyIsForgottenBeforeAFullQueue(t *testing.T) {
+	a := testAdmission(1000)
+	push := func(n int) {
+		t.Helper()
+		if err := a.push([]*Request{queued("busy", n)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	push(400)
+	push(700)
+	var woken []int
+	for i := range resumedAtOnce + 3 {
+		if !a.full("busy", &Resume{Wake: func() { woken = append(woken, i) }}) {
+			t.Fatal("not full")
+		}
+	}
+	a.peek(1, 1) // 400 bytes leave, 700 stay
+	a.take(nil)
+	if len(woken) != resumedAtOnce || woken[0] != 0 {
+		t.Errorf("%v were woken, want the first %d", woken, resumedAtOnce)
+	}
+	push(200)
+	a.peek(1, 1)
+	a.take(nil)
+	if len(woken) != resumedAtOnce+3 {
+		t.Errorf("%d were woken in the end", len(woken))
 	}
 }
 

@@ -378,10 +378,11 @@ func (p *Pipeline) raiseLogStarts(first journal.Offset) {
 	}
 	for _, t := range p.catalog.View().Topics {
 		for _, part := range t.Partitions {
+			end := part.HighWatermark() // looked at before the index: a batch that comes in between is found there
 			if first, ok := p.index.First(part.ID, first); ok {
 				part.RaiseLogStart(first)
 			} else {
-				part.RaiseLogStart(part.HighWatermark())
+				part.RaiseLogStart(end)
 			}
 		}
 	}
@@ -454,8 +455,8 @@ func (p *Pipeline) settle() error {
 // Submit hands requests of one submitter to the pipeline, all or none. On error they are still the caller's.
 func (p *Pipeline) Submit(reqs []*Request) error { return p.admit.push(reqs) }
 
-// Full says that the submitters of a client should stop reading; if so resume is called once, from a stage's goroutine, when they can go on.
-func (p *Pipeline) Full(client string, resume func()) bool { return p.admit.full(client, resume) }
+// Full says that a submitter of a client should stop reading; if so resume's Wake is called once, from a stage's goroutine, when it may look again.
+func (p *Pipeline) Full(client string, resume *Resume) bool { return p.admit.full(client, resume) }
 
 // Now is the pipeline's monotonic clock, that deadlines are on.
 func (p *Pipeline) Now() time.Duration { return time.Since(p.start) }

@@ -72,6 +72,7 @@ const (
 	placedMaxEntries = 64 << 10 // 2 MiB of them
 	placedMaxFrames  = 4 << 10
 	placedKept       = 16 // spare ones
+	placedKeptLen    = 4 << 10
 )
 
 // fresh returns an empty one for the next frame.
@@ -143,7 +144,7 @@ func (q *placedFrames) pop(at journal.Offset) {
 }
 
 func (q *placedFrames) keep(f *placed) {
-	if len(q.spare) < placedKept {
+	if len(q.spare) < placedKept && cap(f.entries) <= placedKeptLen {
 		f.reset()
 		q.spare = append(q.spare, f)
 	}

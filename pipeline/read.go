@@ -62,8 +62,13 @@ func (p *Pipeline) Read(part *catalog.Partition, from journal.LogicalOffset, max
 		}
 		for i, e := range entries {
 			used := len(dst) - start
-			if e.Base > from && used > 0 { // a gap, from a repair or since retention has just taken what comes next: what is before it is good
-				return dst, nil
+			if e.Base > from { // a gap, from a repair or since retention has just taken what comes next
+				switch {
+				case used > 0:
+					return dst, nil // what is before it is good
+				case from < part.LogStart():
+					return dst, ErrOutOfRange
+				}
 			}
 			if used+int(e.Bytes) > maxBytes && (used > 0 || !atLeastOne) {
 				return dst, nil

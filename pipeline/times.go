@@ -49,6 +49,7 @@ func Stages() []Stage {
 type Labels struct {
 	ClientID string
 	Topic    string // of its first partition
+	Turn     string // whose turn it takes at admission: one for all requests of a connection, so that their order is kept
 }
 
 // Times are when a request came to each stage, on the pipeline's clock.
@@ -262,7 +263,7 @@ func (p *profile) add(level qos.Level, s Stage, labels *Labels, took time.Durati
 	if p.rows[level][s] == nil {
 		p.rows[level][s] = hdrhistogram.New(1, int64(time.Hour/time.Microsecond), 2)
 	}
-	_ = p.rows[level][s].RecordValues(int64(took/time.Microsecond), n) // an hour and more is an hour
+	_ = p.rows[level][s].RecordValues(int64(min(took, time.Hour)/time.Microsecond), n) // an hour and more is an hour
 }
 
 // ErrProfiling says that a profile is being taken already.

@@ -140,6 +140,9 @@ func (s *Session) dispatch(a *arena, frame []byte, c *chunk) bool {
 		s.fail(fmt.Errorf("%w (API key %d, version %d, frame of %d bytes)", err, h.Key, h.Version, len(frame)))
 		return false
 	}
+	if !s.named {
+		s.named, s.client.Turn = true, string(h.ClientID)
+	}
 	if string(h.ClientID) != s.who.Load().ID {
 		who := s.client
 		who.ID = string(h.ClientID)
@@ -183,7 +186,7 @@ func (s *Session) produce(a *arena, h *kafka.Header, frame []byte, c *chunk) boo
 		p.Buffer = c
 	}
 	p.Request.Bytes = len(frame)
-	p.Request.Labels = s.labels.of(s.who.Load().ID, p.Topic())
+	p.Request.Labels = s.labels.of(s.who.Load(), p.Topic())
 	s.submit = append(s.submit, &p.Request)
 	return true
 }

@@ -101,7 +101,7 @@ func (o *outbound) lay(a answered) {
 
 // tally counts an answer that was laid out.
 func (o *outbound) tally(r *pipeline.Request) {
-	if r.Labels == nil {
+	if r.Labels == nil || r.Err != nil {
 		return
 	}
 	if last := len(o.laid) - 1; last >= 0 && o.laid[last].labels == r.Labels && o.laid[last].level == r.Level {

@@ -32,10 +32,12 @@ type Session struct {
 	free   []*kafka.Produce // to be used again
 	now    time.Duration    // the pipeline's clock in this turn
 	labels labels
+	named  bool      // client.Turn is set
 	held   []func()  // gives back the memory of answers that the client has not taken yet
 	left   int       // unsent when it was looked last
 	since  time.Time // when it was last seen to shrink
 
+	resume  pipeline.Resume
 	who     atomic.Pointer[kafka.Client] // newest client id; the IO goroutine writes
 	calls   calls
 	looking atomic.Bool   // a timer will wake the connection to look at what is unsent
@@ -55,6 +57,7 @@ func newSession(srv *Server, c transportConn) *Session {
 	s.client = kafka.Client{Principal: kafka.Anonymous, Address: c.RemoteAddr().String()}
 	s.who.Store(&s.client)
 	s.out.now = srv.pipeline.Now
+	s.resume.Wake = c.Wake
 	s.ctx, s.cancel = context.WithCancel(srv.ctx)
 	return s
 }
@@ -127,7 +130,7 @@ func (s *Session) submitAll() {
 
 // mustPause says whether the connection may not be read for now. When it may again, Wake is called.
 func (s *Session) mustPause(io ioConn) bool {
-	return s.tooMuchUnsent(io) || s.overBudget() || s.in.behind && s.calls.waiting.Load() > 0 || s.srv.pipeline.Full(s.who.Load().ID, s.conn.Wake)
+	return s.tooMuchUnsent(io) || s.overBudget() || s.in.behind && s.calls.waiting.Load() > 0 || s.srv.pipeline.Full(s.client.Turn, &s.resume)
 }
 
 // tooMuchUnsent says whether the client leaves too much unread. No transport tells when that changes, so a timer, one at a time, has the IO goroutine look again, also while answers' memory is held. A client that takes nothing
@@ -242,16 +245,16 @@ type labels struct {
 // maxLabels is how many topics' labels a connection keeps.
 const maxLabels = 64
 
-func (l *labels) of(client, topic string) *pipeline.Labels {
-	if l.last != nil && l.last.Topic == topic && l.last.ClientID == client {
+func (l *labels) of(who *kafka.Client, topic string) *pipeline.Labels {
+	if l.last != nil && l.last.Topic == topic && l.last.ClientID == who.ID {
 		return l.last
 	}
-	if l.all == nil || l.last.ClientID != client || len(l.all) >= maxLabels {
+	if l.all == nil || l.last.ClientID != who.ID || len(l.all) >= maxLabels {
 		l.all = make(map[string]*pipeline.Labels)
 	}
 	have := l.all[topic]
 	if have == nil {
-		have = &pipeline.Labels{ClientID: client, Topic: topic}
+		have = &pipeline.Labels{ClientID: who.ID, Topic: topic, Turn: who.Turn}
 		l.all[topic] = have
 	}
 	l.last = have

@@ -92,8 +92,9 @@ func (r *run) stalled(stall time.Duration) (err error) {
 	}
 	// A flood, until it is told to stop.
 	resumed := make(chan struct{}, 1)
+	resume := &pipeline.Resume{Wake: func() { resumed <- struct{}{} }}
 	var flood int64
-	for flood < 16<<20 && !p.Full("", func() { resumed <- struct{}{} }) {
+	for flood < 16<<20 && !p.Full("", resume) {
 		q, err := send(qos.Receive, 0)
 		if err != nil {
 			break

@@ -100,7 +100,7 @@ func (b *Broker) command(ctx context.Context, c *Client, cmd catalog.Command, ti
 	w := &commandWait{done: make(chan struct{})}
 	w.req = pipeline.Request{
 		Marks: qos.All.Marks() | qos.Applied, Level: qos.All, Deadline: b.p.Now() + timeout, Bytes: len(payload),
-		Records: []pipeline.Record{{Kind: journal.RecordCommand, Payload: payload}}, Owner: w, Labels: &pipeline.Labels{ClientID: c.ID},
+		Records: []pipeline.Record{{Kind: journal.RecordCommand, Payload: payload}}, Owner: w, Labels: &pipeline.Labels{ClientID: c.ID, Turn: c.Turn},
 	}
 	if err := b.p.Submit([]*pipeline.Request{&w.req}); err != nil {
 		return catalog.Result{Err: err}

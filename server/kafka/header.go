@@ -10,6 +10,7 @@ import (
 // Client is who sent a request.
 type Client struct {
 	ID        string // client id
+	Turn      string // client id of the connection's first request: all of them take turns at admission under one name, so that their order is kept
 	Principal string // ANONYMOUS until there is authentication
 	Address   string
 }

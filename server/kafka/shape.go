@@ -30,6 +30,11 @@ var shapes = parseShapes(map[kmsg.Key]string{
 	kmsg.DescribeCluster:      "i1 i1@1 i1@2",
 })
 
+// shapeTags are the tagged fields whose content kmsg decodes and that hold tagged fields again.
+var shapeTags = map[kmsg.Key]map[uint32][]shapeField{
+	kmsg.Fetch: {1: parseShapes(map[kmsg.Key]string{0: "i4 i8"})[0]}, // ReplicaState
+}
+
 // shapeField is one field of a message.
 type shapeField struct {
 	from, to int16 // versions that have it
@@ -109,8 +114,21 @@ func mustInt(s string) int {
 // soundShape says whether the body of a request in a flexible version holds all that its lengths and numbers announce.
 func soundShape(key, version int16, body []byte) bool {
 	r := reader{b: body}
-	r.walk(shapes[key], version, true)
+	r.walkBody(key, version)
 	return !r.bad
+}
+
+func (r *reader) walkBody(key, version int16) {
+	r.walk(shapes[key], version, false)
+	for n := r.uvarint(); n > 0 && !r.bad; n-- {
+		tag := uint32(r.uvarint())
+		content := reader{b: r.take(r.uvarint())}
+		if fields := shapeTags[kmsg.Key(key)][tag]; fields != nil && !r.bad {
+			if content.walk(fields, version, true); content.bad {
+				r.fail()
+			}
+		}
+	}
 }
 
 func (r *reader) walk(fields []shapeField, version int16, tagged bool) {

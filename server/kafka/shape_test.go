@@ -67,7 +67,7 @@ func TestShapes(t *testing.T) {
 				fill(rng, reflect.ValueOf(req).Elem())
 				body := req.AppendTo(nil)
 				r := reader{b: body}
-				r.walk(shapes[a.key], version, true)
+				r.walkBody(int16(a.key), version)
 				if r.bad || r.left() != 0 {
 					t.Fatalf("%s v%d: %d of %d bytes are left, bad %v: %+v", a.key.Name(), version, r.left(), len(body), r.bad, req)
 				}
@@ -83,6 +83,12 @@ func TestShapes(t *testing.T) {
 	}
 }
 
+// fetchShape is the body of a Fetch of nothing, without its tags.
+func fetchShape() []byte {
+	b := make([]byte, 4+4+4+4+1+4+4)
+	return append(b, 1, 1, 1) // no topics, none forgotten, an empty rack
+}
+
 func TestShapeOfABomb(t *testing.T) {
 	tags := []byte{0xff, 0xff, 0xff, 0xff, 0x0f} // 2³²−1
 	for name, b := range map[string]struct {
@@ -94,6 +100,7 @@ func TestShapeOfABomb(t *testing.T) {
 		"tags of an element":  {kmsg.Metadata, 12, append(append([]byte{2}, make([]byte, 17)...), tags...)},
 		"elements":            {kmsg.Metadata, 12, tags},
 		"a string":            {kmsg.ApiVersions, 3, tags},
+		"tags in a tag":       {kmsg.Fetch, 12, append(append(fetchShape(), 1, 1, 17), append(make([]byte, 12), tags...)...)},
 		"a tag's size":        {kmsg.ApiVersions, 3, append([]byte{0, 0, 1, 1}, tags...)},
 	} {
 		if soundShape(int16(b.key), b.version, b.body) {
