@@ -233,9 +233,13 @@ func (a *admission) takeAll(dst []*Request) []*Request {
 }
 
 func (a *admission) takeChosen(dst []*Request) []*Request {
+	var bytes int64
 	for _, r := range a.chosen {
-		dst = a.took(dst, r)
+		bytes += int64(r.Bytes)
 	}
+	a.bytes.Add(-bytes)
+	a.waiting.Add(-int64(len(a.chosen)))
+	dst = append(dst, a.chosen...)
 	clear(a.chosen)
 	a.chosen, a.body = a.chosen[:0], 0
 	if a.waiting.Load() == 0 {
