@@ -83,7 +83,7 @@ func TestUndemandedFlushFollowsItsInterval(t *testing.T) {
 		if p.flushed.Load() == p.written.Load() {
 			t.Fatal("flushed before the interval was over")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if p.flushed.Load() != p.written.Load() {
 			t.Fatal("not flushed when the interval was over")

@@ -233,3 +233,27 @@ func TestDeleteDoesNotOvertakeProduce(t *testing.T) {
 		}
 	})
 }
+
+// A connection whose client id changes keeps its order: its requests take turns at admission under one name.
+func TestAnotherClientIDDoesNotOvertake(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		c := n.dial(t)
+		c.create("t", 1)
+		n.gate.Hold()
+		for range 3 { // more than may be written and not flushed, so that the queue is not empty
+			flood := n.dial(t)
+			for range 30 {
+				flood.send(produceTo("t", 0, 102, values(strings.Repeat("x", 100<<10))))
+			}
+		}
+		req := produceTo("t", 0, 102, values("y"))
+		first := c.send(req)
+		second := c.NextCorrelationID()
+		c.raw(bytes.Replace(c.AppendRequest(nil, req, second), []byte("test"), []byte("else"), 1))
+		n.gate.Release()
+		a, b := onlyPart(c.receive(req, first)), onlyPart(c.receive(req, second))
+		if a.ErrorCode != 0 || b.ErrorCode != 0 || a.BaseOffset >= b.BaseOffset {
+			t.Errorf("the first is at %d, the second at %d (errors %d, %d)", a.BaseOffset, b.BaseOffset, a.ErrorCode, b.ErrorCode)
+		}
+	})
+}

@@ -176,8 +176,11 @@ func (r *run) straceReads(binary string) error {
 		return err
 	}
 	_ = tracer.Wait() // the signal
+	if failed == nil {
+		return errors.New("no read succeeds, and a fetch is answered all the same")
+	}
 	if !errors.Is(failed, kerr.KafkaStorageError) {
-		return fmt.Errorf("a fetch whose reads fail is answered with: %v (%s)", failed, n.Last())
+		return fmt.Errorf("a fetch whose reads fail is answered with: %w (%s)", failed, n.Last())
 	}
 	r.count("fetches that failed with a read", 1)
 	if _, _, err := c.check(n.Addr); err != nil {
