@@ -64,15 +64,14 @@ type placedFrames struct {
 	mu      sync.Mutex
 	frames  []*placed // guarded by mu; [head:] is waiting, in ascending order
 	head    int
-	spare   []*placed // guarded by mu; to be used again
+	spare   []*placed // guarded by mu; to be used again: together they have room for placedMaxEntries
+	room    int       // guarded by mu; of the spare ones, entries
 	entries int       // guarded by mu; in frames
 }
 
 const (
 	placedMaxEntries = 64 << 10 // 2 MiB of them
 	placedMaxFrames  = 4 << 10
-	placedKept       = 16 // spare ones
-	placedKeptLen    = 4 << 10
 )
 
 // fresh returns an empty one for the next frame.
@@ -85,6 +84,7 @@ func (q *placedFrames) fresh() *placed {
 	}
 	f := q.spare[last]
 	q.spare = q.spare[:last]
+	q.room -= cap(f.entries)
 	return f
 }
 
@@ -144,7 +144,8 @@ func (q *placedFrames) pop(at journal.Offset) {
 }
 
 func (q *placedFrames) keep(f *placed) {
-	if len(q.spare) < placedKept && cap(f.entries) <= placedKeptLen {
+	if len(q.spare) < placedMaxFrames && q.room+cap(f.entries) <= placedMaxEntries {
+		q.room += cap(f.entries)
 		f.reset()
 		q.spare = append(q.spare, f)
 	}
