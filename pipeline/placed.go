@@ -71,7 +71,7 @@ type placedFrames struct {
 
 const (
 	placedMaxEntries = 64 << 10 // 2 MiB of them
-	placedMaxFrames  = 4 << 10
+	placedMaxFrames  = 256
 )
 
 // fresh returns an empty one for the next frame.
