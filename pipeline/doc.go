@@ -12,12 +12,14 @@
 // The goroutines:
 //
 //	stage    owns                                     reads              advances                        wakes
-//	write    Journal.Append, Partition.Next and .Seq  admission queue    written, replicated             flush; respond, for callbacks that need no flush; upkeep, for a segment
+//	write    Journal.Append, Partition.Next and .Seq  admission queues   written, replicated             flush; respond, for callbacks that need no flush; upkeep, for a segment
 //	flush    Journal.Flush                            written            flushed, committed              respond, follow, mark; write, if it waits
 //	respond  pending callbacks                        all watermarks     –                               owners (Answer), connections (Wake)
 //	follow   the catalog, the index's tail            committed          indexed, applied                respond, for commands; fetches; write, if it waits; upkeep
 //	mark     the mark file                            flushed            marked                          –
 //	upkeep   segments and spares, index files         written, indexed   log start                       write, if it waits
+//
+// Beside the watermarks, the write stage leaves the follow stage a note of each frame's batches (placed.go), and the flush stage leaves the respond stage the times of its flushes (times.go).
 //
 // A watermark moves before its readers are woken, and a request is with the respond stage before written passes it: so a wake-up that finds nothing to do is
 // possible, a request that nobody looks at is not. A stage that waits for another raises a flag and looks again before it sleeps.

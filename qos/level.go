@@ -17,9 +17,6 @@ const (
 	Applied                      // the catalog has acted on it; commands only, no level has it
 )
 
-// Has says whether all of want are in m.
-func (m Marks) Has(want Marks) bool { return m&want == want }
-
 // Level is a named set of marks. Codes are JMQ4's and are never compared: levels are a lattice, not a ladder.
 type Level uint8
 

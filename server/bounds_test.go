@@ -208,18 +208,24 @@ func TestListOffsetsOfRubbish(t *testing.T) {
 	})
 }
 
+// fillQueue holds the disk back and sends t more than may be written and not flushed, so that the admission queue is not empty.
+func (n *node) fillQueue(t *testing.T) {
+	t.Helper()
+	n.gate.Hold()
+	for range 3 {
+		flood := n.dial(t)
+		for range 30 {
+			flood.send(produceTo("t", 0, 102, values(strings.Repeat("x", 100<<10))))
+		}
+	}
+}
+
 // A connection's requests take effect in the order in which they came, whatever others have queued: a delete behind a produce does not overtake it.
 func TestDeleteDoesNotOvertakeProduce(t *testing.T) {
 	each(t, func(t *testing.T, n *node) {
 		c := n.dial(t)
 		c.create("t", 1)
-		n.gate.Hold()
-		for range 3 { // more than may be written and not flushed, so that the queue is not empty
-			flood := n.dial(t)
-			for range 30 {
-				flood.send(produceTo("t", 0, 102, values(strings.Repeat("x", 100<<10))))
-			}
-		}
+		n.fillQueue(t)
 		produce := produceTo("t", 0, 102, values("y"))
 		id := c.send(produce)
 		remove := &kmsg.DeleteTopicsRequest{Version: 5, TopicNames: []string{"t"}, TimeoutMillis: 10_000}
@@ -239,13 +245,7 @@ func TestAnotherClientIDDoesNotOvertake(t *testing.T) {
 	each(t, func(t *testing.T, n *node) {
 		c := n.dial(t)
 		c.create("t", 1)
-		n.gate.Hold()
-		for range 3 { // more than may be written and not flushed, so that the queue is not empty
-			flood := n.dial(t)
-			for range 30 {
-				flood.send(produceTo("t", 0, 102, values(strings.Repeat("x", 100<<10))))
-			}
-		}
+		n.fillQueue(t)
 		req := produceTo("t", 0, 102, values("y"))
 		first := c.send(req)
 		second := c.NextCorrelationID()

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,10 +27,10 @@ type ProfileRow struct {
 	P99      time.Duration `json:"p99_ns"`
 }
 
-const (
-	profileSeconds    = 10
-	profileSecondsMax = 600
-)
+const profileSeconds = 10
+
+// ProfileSecondsMax is the longest that a profile may take.
+const ProfileSecondsMax = 600
 
 // pipelineProfile is GET /debug/pprof/pipeline?seconds=N&client=ID&table=1. With table the profile has its rows as comments.
 func (a *Admin) pipelineProfile(w http.ResponseWriter, r *http.Request) {
@@ -41,27 +42,14 @@ func (a *Admin) pipelineProfile(w http.ResponseWriter, r *http.Request) {
 	seconds := float64(profileSeconds)
 	if asked := r.FormValue("seconds"); asked != "" {
 		var err error
-		if seconds, err = strconv.ParseFloat(asked, 64); err != nil || !(seconds > 0 && seconds <= profileSecondsMax) {
-			http.Error(w, fmt.Sprintf("seconds: %q is no number of seconds above 0 and up to %d", asked, profileSecondsMax), http.StatusBadRequest)
+		if seconds, err = strconv.ParseFloat(asked, 64); err != nil || !(seconds > 0 && seconds <= ProfileSecondsMax) {
+			http.Error(w, fmt.Sprintf("seconds: %q is no number of seconds above 0 and up to %d", asked, ProfileSecondsMax), http.StatusBadRequest)
 			return
 		}
 	}
-	done := make(chan struct{})
-	timer := time.AfterFunc(time.Duration(seconds*float64(time.Second)), func() { close(done) })
-	defer timer.Stop()
-	stop := (<-chan struct{})(done)
-	if gone := r.Context().Done(); gone != nil {
-		both := make(chan struct{})
-		go func() {
-			defer close(both)
-			select {
-			case <-done:
-			case <-gone:
-			}
-		}()
-		stop = both
-	}
-	taken, err := s.pipeline.TakeProfile(stop, r.FormValue("client"))
+	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(seconds*float64(time.Second)))
+	defer cancel()
+	taken, err := s.pipeline.TakeProfile(ctx.Done(), r.FormValue("client"))
 	if errors.Is(err, pipeline.ErrProfiling) {
 		http.Error(w, err.Error(), http.StatusConflict)
 		return

@@ -10,7 +10,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -72,8 +71,8 @@ func (a *AdminFlags) get(e *env, path string, wait time.Duration) ([]byte, error
 
 // Run fetches, writes and prints.
 func (c *ProfileCmd) Run(e *env) error {
-	if !(c.Seconds > 0 && c.Seconds <= 600) {
-		return usageErrorf("--seconds %g: it is above 0 and at most 600", c.Seconds)
+	if !(c.Seconds > 0 && c.Seconds <= server.ProfileSecondsMax) {
+		return usageErrorf("--seconds %g: it is above 0 and at most %d", c.Seconds, server.ProfileSecondsMax)
 	}
 	query := url.Values{"seconds": {strconv.FormatFloat(c.Seconds, 'f', -1, 64)}, "table": {"1"}}
 	if c.Client != "" {
@@ -168,7 +167,7 @@ func stageHint(stage string) string {
 		{"respond", "the processors: answers wait to be laid out"},
 		{"socket write", "the connection's event loop is busy, or the client does not read"},
 	} {
-		if h.stage == strings.TrimSpace(stage) {
+		if h.stage == stage {
 			return h.hint
 		}
 	}

@@ -65,6 +65,9 @@ func torture(f form, args []string) {
 	if err == nil {
 		r.endOnSignal()
 		err = do(r)
+		if r.interrupted.Load() {
+			select {} // what is under way is undone, and then the process ends
+		}
 		passed, failed = r.report()
 		r.end()
 	}

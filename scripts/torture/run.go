@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +26,8 @@ type run struct {
 	dir  string // temporary, on the real disk; removed at the end
 
 	clients []*client // of a soak
+
+	interrupted atomic.Bool // endOnSignal ends the process, and nobody else
 
 	mu     sync.Mutex
 	undo   []func()         // guarded by mu: what is to be done at the end, or when the run is interrupted; the last first
@@ -83,6 +86,7 @@ func (r *run) endOnSignal() {
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)
 	go func() {
 		<-signals
+		r.interrupted.Store(true)
 		passed, failed := r.report()
 		node.KillAll()
 		r.end()
