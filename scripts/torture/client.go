@@ -24,8 +24,9 @@ type client struct {
 	partition  int32
 	acks       int16
 	idempotent bool
-	mayLose    bool // its level does not outlive the process: what is lost is counted, not a failure
-	patient    bool // a retriable refusal is no failure: it goes on, on a new connection
+	mayLose    bool         // its level does not outlive the process: what is lost is counted, not a failure
+	patient    bool         // a retriable refusal is no failure: it goes on, on a new connection
+	dark       *atomic.Bool // set as the power goes: what comes from then on did not arrive. Nil: it does not go
 	rng        *rand.Rand
 
 	producer kwire.Producer // idempotent only
@@ -61,7 +62,7 @@ func (c *client) run(addr string, stop <-chan struct{}) error {
 	defer conn.Close()
 	if c.idempotent && c.producer.ID < 0 {
 		resp, err := conn.Call(ctx, kmsg.NewPtrInitProducerIDRequest())
-		if err != nil {
+		if err != nil || c.isDark() {
 			return nil
 		}
 		r := resp.(*kmsg.InitProducerIDResponse)
@@ -106,7 +107,7 @@ func (c *client) run(addr string, stop <-chan struct{}) error {
 			continue
 		}
 		resp, err := conn.Receive(ctx)
-		if err != nil {
+		if err != nil || c.isDark() {
 			return c.broken(again)
 		}
 		req := c.request(c.unacked[0])
@@ -127,6 +128,8 @@ func (c *client) run(addr string, stop <-chan struct{}) error {
 		c.inFlight.Add(-1)
 	}
 }
+
+func (c *client) isDark() bool { return c.dark != nil && c.dark.Load() }
 
 // produceCode is the error code of the one partition in a Produce response.
 func produceCode(resp kmsg.Response) int16 {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"tidemark/internal/kwire"
@@ -21,6 +22,7 @@ type crashRounds struct {
 	strike func(*node.Node) error // ends the server, and with it what it had not made durable
 	revive func() error           // makes the data directory usable again; nil: it is
 	again  func(round int) bool   // strike again right after the start, before anything new is written
+	dark   *atomic.Bool           // set by a strike from which on no answer arrives any more; nil: there is none
 }
 
 const (
@@ -57,6 +59,9 @@ func (c *crashRounds) do() error {
 	for batch := 0; done < c.rounds; batch++ {
 		data := filepath.Join(c.dir, fmt.Sprintf("data-%d", batch))
 		clients := c.run.crowd()
+		for _, cl := range clients {
+			cl.dark = c.dark
+		}
 		n, err := node.Start(c.binary, data, smallServer...)
 		if err != nil {
 			return err
@@ -122,6 +127,9 @@ func (c *crashRounds) restart(data string, again bool) (*node.Node, error) {
 			if err := c.revive(); err != nil {
 				return nil, err
 			}
+		}
+		if c.dark != nil {
+			c.dark.Store(false)
 		}
 		n, err := node.Start(c.binary, data, smallServer...)
 		if err != nil || !again {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,13 +53,17 @@ func (d *loopDisk) mountIt() error {
 }
 
 // powerOff has the file system forget what it had not written, and write no more: EXT4_IOC_SHUTDOWN, which is XFS_IOC_GOINGDOWN too, without a flush of the log. It is what a power cut leaves, but for the device's own cache.
-func (d *loopDisk) powerOff() error {
+//
+// It sets dark first. A machine without power answers nobody, and one whose file system shuts down does, for some milliseconds: XFS may then say that a synced write into an unwritten extent was done, and forget it (Linux 6.18: 10 writes in 300 shutdowns under O_DIRECT and
+// RWF_DSYNC, each of them returned after the call began; none on ext4, none in zeroed blocks).
+func (d *loopDisk) powerOff(dark *atomic.Bool) error {
 	const shutdown, noLogFlush = 0x8004587d, 2
 	f, err := os.Open(d.mount)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	dark.Store(true)
 	if err := unix.IoctlSetPointerInt(int(f.Fd()), shutdown, noLogFlush); err != nil {
 		return fmt.Errorf("shutdown of %s: %w", d.mount, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"tidemark/scripts/node"
 )
@@ -37,9 +38,10 @@ func (r *run) powerLossOn(kind, binary string, rounds int) error {
 	}
 	r.atEnd(disk.close)
 	defer disk.close()
-	c := &crashRounds{run: r, binary: binary, dir: disk.mount, rounds: rounds,
+	dark := new(atomic.Bool)
+	c := &crashRounds{run: r, binary: binary, dir: disk.mount, rounds: rounds, dark: dark,
 		strike: func(n *node.Node) error {
-			err := disk.powerOff()
+			err := disk.powerOff(dark)
 			n.Kill()
 			return err
 		},
