@@ -8,6 +8,7 @@ import (
 
 	"tidemark/internal/planted"
 	"tidemark/journal"
+	"tidemark/qos"
 )
 
 // Topic is immutable; a change makes a new one that shares its partitions.
@@ -24,8 +25,9 @@ const ConfigMaxMessageBytes = "max.message.bytes"
 
 // View is the catalog as it was at one moment. It and all it holds is immutable, but for what Partition says of itself.
 type View struct {
-	Topics map[string]*Topic
-	ByID   map[TopicID]*Topic
+	Topics   map[string]*Topic
+	ByID     map[TopicID]*Topic
+	Policies *qos.Policies // nil: there are none
 }
 
 // Partition finds a partition by topic name and index; nil when there is none.
@@ -45,6 +47,7 @@ type Catalog struct {
 	partitions      map[uint32]*Partition
 	nextPartitionID uint32
 	nextProducerID  int64
+	policyNames     policyNames
 	offset          journal.Offset // everything below was applied
 }
 
@@ -85,6 +88,12 @@ func (c *Catalog) Apply(cmd Command) Result {
 		return c.createPartitions(cmd.CreatePartitions)
 	case cmd.DeleteRecords != nil:
 		return c.deleteRecords(cmd.DeleteRecords)
+	case cmd.SetPolicy != nil:
+		return c.setPolicy(cmd.SetPolicy)
+	case cmd.UnsetPolicy != nil:
+		return c.unsetPolicy(cmd.UnsetPolicy.Name)
+	case cmd.AlterTopic != nil:
+		return c.alterTopic(cmd.AlterTopic)
 	default:
 		first := c.nextProducerID
 		c.nextProducerID += int64(cmd.AllotProducerIDs.Count)
@@ -100,11 +109,23 @@ func (c *Catalog) createTopic(cmd *CreateTopic) Result {
 	if len(c.partitions)+int(cmd.Partitions) > MaxPartitions {
 		return Result{Err: ErrTooMany}
 	}
-	t := &Topic{ID: cmd.ID, Name: cmd.Name, Config: cmd.Config}
-	t.MaxMessageBytes, _ = strconv.Atoi(cmd.Config[ConfigMaxMessageBytes])
+	t := &Topic{ID: cmd.ID, Name: cmd.Name}
+	t.configure(cmd.Config)
 	t.Partitions = c.grow(t, nil, int(cmd.Partitions))
 	c.put(t)
 	return Result{Topic: t}
+}
+
+// configure gives a new picture of the topic its settings.
+func (t *Topic) configure(config map[string]string) {
+	t.Config = config
+	t.MaxMessageBytes, _ = strconv.Atoi(config[ConfigMaxMessageBytes])
+}
+
+// change is the newest picture, to be changed and stored: its maps are its own.
+func (c *Catalog) change() *View {
+	old := c.View()
+	return &View{Topics: maps.Clone(old.Topics), ByID: maps.Clone(old.ByID), Policies: old.Policies}
 }
 
 // grow returns have with new partitions up to count.
@@ -121,19 +142,17 @@ func (c *Catalog) grow(t *Topic, have []*Partition, count int) []*Partition {
 
 // put swaps in a view that has t.
 func (c *Catalog) put(t *Topic) {
-	old := c.View()
-	v := &View{Topics: maps.Clone(old.Topics), ByID: maps.Clone(old.ByID)}
+	v := c.change()
 	v.Topics[t.Name], v.ByID[t.ID] = t, t
 	c.view.Store(v)
 }
 
 func (c *Catalog) deleteTopic(id TopicID) Result {
-	old := c.View()
-	t := old.ByID[id]
+	v := c.change()
+	t := v.ByID[id]
 	if t == nil {
 		return Result{Err: ErrUnknownTopic}
 	}
-	v := &View{Topics: maps.Clone(old.Topics), ByID: maps.Clone(old.ByID)}
 	delete(v.Topics, t.Name)
 	delete(v.ByID, id)
 	c.view.Store(v)
@@ -157,6 +176,25 @@ func (c *Catalog) createPartitions(cmd *CreatePartitions) Result {
 	}
 	t := *old
 	t.Partitions = c.grow(&t, old.Partitions, int(cmd.Count))
+	c.put(&t)
+	return Result{Topic: &t}
+}
+
+func (c *Catalog) alterTopic(cmd *AlterTopic) Result {
+	old := c.View().ByID[cmd.ID]
+	if old == nil {
+		return Result{Err: ErrUnknownTopic}
+	}
+	t := *old
+	config := maps.Clone(old.Config)
+	for _, name := range cmd.Unset {
+		delete(config, name)
+	}
+	if len(cmd.Set) > 0 && config == nil {
+		config = make(map[string]string)
+	}
+	maps.Copy(config, cmd.Set)
+	t.configure(config)
 	c.put(&t)
 	return Result{Topic: &t}
 }

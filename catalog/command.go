@@ -3,10 +3,12 @@ package catalog
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/fxamacker/cbor/v2"
 
 	"tidemark/journal"
+	"tidemark/qos"
 )
 
 // Command is one change of the catalog. Exactly one field is set. It is encoded as CBOR with integer keys, which never change their meaning.
@@ -16,6 +18,9 @@ type Command struct {
 	CreatePartitions *CreatePartitions `cbor:"3,keyasint,omitempty"`
 	DeleteRecords    *DeleteRecords    `cbor:"4,keyasint,omitempty"`
 	AllotProducerIDs *AllotProducerIDs `cbor:"5,keyasint,omitempty"`
+	SetPolicy        *SetPolicy        `cbor:"6,keyasint,omitempty"`
+	UnsetPolicy      *UnsetPolicy      `cbor:"7,keyasint,omitempty"`
+	AlterTopic       *AlterTopic       `cbor:"8,keyasint,omitempty"`
 }
 
 // TopicID is a topic's random UUID. A topic that is created again gets a new one.
@@ -51,10 +56,28 @@ type AllotProducerIDs struct {
 	Count int32 `cbor:"1,keyasint"`
 }
 
+// SetPolicy puts a QoS policy in place of the one of its name. Initially, it does so only if no policy of that name was ever set: a restart with the same file takes nothing back.
+type SetPolicy struct {
+	Policy    qos.Policy `cbor:"1,keyasint"`
+	Initially bool       `cbor:"2,keyasint,omitempty"`
+}
+
+// UnsetPolicy takes a QoS policy away.
+type UnsetPolicy struct {
+	Name string `cbor:"1,keyasint"`
+}
+
+// AlterTopic changes a topic's settings: those of Set get a value, those of Unset fall back to the server's.
+type AlterTopic struct {
+	ID    TopicID           `cbor:"1,keyasint"`
+	Set   map[string]string `cbor:"2,keyasint,omitempty"`
+	Unset []string          `cbor:"3,keyasint,omitempty"`
+}
+
 // Result is what a command came to.
 type Result struct {
-	Err             error  // one of the errors below
-	Topic           *Topic // CreateTopic, CreatePartitions
+	Err             error  // one of the errors below, or of package qos
+	Topic           *Topic // CreateTopic, CreatePartitions, AlterTopic
 	FirstProducerID int64  // AllotProducerIDs
 }
 
@@ -92,7 +115,8 @@ func DecodeCommand(b []byte) (Command, error) {
 		return c, fmt.Errorf("catalog command: %w", err)
 	}
 	n := 0
-	for _, set := range []bool{c.CreateTopic != nil, c.DeleteTopic != nil, c.CreatePartitions != nil, c.DeleteRecords != nil, c.AllotProducerIDs != nil} {
+	for _, set := range []bool{c.CreateTopic != nil, c.DeleteTopic != nil, c.CreatePartitions != nil, c.DeleteRecords != nil, c.AllotProducerIDs != nil,
+		c.SetPolicy != nil, c.UnsetPolicy != nil, c.AlterTopic != nil} {
 		if set {
 			n++
 		}
@@ -125,6 +149,13 @@ func (c Command) String() string {
 		return fmt.Sprintf("delete-records partition=%d before=%d", c.DeleteRecords.Partition, c.DeleteRecords.Before)
 	case c.AllotProducerIDs != nil:
 		return fmt.Sprintf("allot-producer-ids count=%d", c.AllotProducerIDs.Count)
+	case c.SetPolicy != nil:
+		p := &c.SetPolicy.Policy
+		return fmt.Sprintf("set-policy name=%q for %s: %s", p.Name, p.Match(), strings.Join(p.Said(), " "))
+	case c.UnsetPolicy != nil:
+		return fmt.Sprintf("unset-policy name=%q", c.UnsetPolicy.Name)
+	case c.AlterTopic != nil:
+		return fmt.Sprintf("alter-topic id=%x set=%v unset=%v", c.AlterTopic.ID, c.AlterTopic.Set, c.AlterTopic.Unset)
 	}
 	return "no command"
 }

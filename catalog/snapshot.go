@@ -13,6 +13,7 @@ import (
 
 	"tidemark/internal/vfs"
 	"tidemark/journal"
+	"tidemark/qos"
 )
 
 // The snapshot file: magic "TDMC", version u32, body bytes u64, body CRC-32C u32, header CRC-32C u32 over the 20 bytes before it, all little-endian, and
@@ -20,7 +21,7 @@ import (
 const (
 	snapshotName        = "catalog.snapshot"
 	snapshotMagic       = "TDMC"
-	snapshotVersion     = 1
+	snapshotVersion     = 2 // 1 knew no policies
 	snapshotHeaderBytes = 24
 	maxSnapshotBytes    = 4 << 30
 )
@@ -30,6 +31,8 @@ type snapshot struct {
 	NextPartitionID uint32          `cbor:"2,keyasint"`
 	NextProducerID  int64           `cbor:"3,keyasint"`
 	Topics          []snapshotTopic `cbor:"4,keyasint"`
+	Policies        []*qos.Policy   `cbor:"5,keyasint,omitempty"`
+	PolicyNames     []string        `cbor:"6,keyasint,omitempty"`
 }
 
 type snapshotTopic struct {
@@ -58,7 +61,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Encode lays out the whole catalog. Apply goroutine only. Producers that wrote nothing since expireBeforeMs are forgotten.
 func (c *Catalog) Encode(expireBeforeMs int64) ([]byte, error) {
-	s := snapshot{Offset: c.offset, NextPartitionID: c.nextPartitionID, NextProducerID: c.nextProducerID}
+	s := snapshot{Offset: c.offset, NextPartitionID: c.nextPartitionID, NextProducerID: c.nextProducerID,
+		Policies: c.View().Policies.All(), PolicyNames: c.policyNames}
 	for _, t := range c.View().Topics {
 		st := snapshotTopic{ID: t.ID, Name: t.Name, Config: t.Config}
 		for _, p := range t.Partitions {
@@ -125,7 +129,7 @@ func Decode(b []byte) (*Catalog, error) {
 	if crc32.Checksum(b[:20], castagnoli) != le.Uint32(b[20:]) {
 		return nil, errors.New("snapshot header checksum mismatch")
 	}
-	if v := le.Uint32(b[4:]); v != snapshotVersion {
+	if v := le.Uint32(b[4:]); v < 1 || v > snapshotVersion {
 		return nil, fmt.Errorf("snapshot version %d is unknown to this build", v)
 	}
 	body := b[snapshotHeaderBytes:]
@@ -147,6 +151,18 @@ func decodeBody(body []byte) (*Catalog, error) {
 			return nil, err
 		}
 	}
+	for _, p := range s.Policies {
+		if p == nil {
+			return nil, errors.New("a policy is missing")
+		}
+		if res := c.setPolicy(&SetPolicy{Policy: *p}); res.Err != nil {
+			return nil, res.Err
+		}
+	}
+	if len(s.PolicyNames) > maxPolicyNames+qos.MaxPolicies {
+		return nil, fmt.Errorf("%d names of policies", len(s.PolicyNames))
+	}
+	c.policyNames = s.PolicyNames
 	return c, nil
 }
 

@@ -10,7 +10,7 @@ import (
 // admission is the queue between the IO goroutines and the write goroutine: one for each client that has requests waiting, served in turns.
 //
 // In: Submit, from any goroutine. Out: peek and take, by the write goroutine. Invariant: requests of one client leave in the order in which they came. What leaves is chosen by deficit round robin (Shreedhar and Varghese, 1995):
-// in each round a client may send a quantum of bytes, and what it could not use of it in one round, since its next request is larger, it has in the next. So a client with little to send waits for what the others may send in a round, and not
+// in each round a client may send a quantum of bytes for each of its weight, and what it could not use of it in one round, since its next request is larger, it has in the next. So a client with little to send waits for what the others may send in a round, and not
 // for all that they have queued.
 //
 // The queue is bounded in bytes: past the budget, Full tells the submitters to stop reading, those of clients first that have more than their share of it; past twice the budget a request is refused, since those that are read
@@ -26,6 +26,7 @@ type admission struct {
 	mu       sync.Mutex
 	clients  map[string]*clientQueue // those with requests waiting; guarded by mu
 	ring     []*clientQueue          // the same, in the order of their turns; guarded by mu
+	weights  int64                   // of the ring, together; guarded by mu
 	at       int                     // whose turn it is; guarded by mu
 	chosen   []*Request              // what leaves next, in order; guarded by mu
 	body     int                     // body bytes of chosen; guarded by mu
@@ -41,11 +42,12 @@ type clientQueue struct {
 	reqs    []*Request // [head:] is waiting
 	head    int
 	bytes   int64 // of them
+	weight  int   // how many quanta it has in a round
 	deficit int   // body bytes that it may still send in this round
 }
 
 const (
-	// admissionQuantum is what a client may send in a round, body bytes.
+	// admissionQuantum is what a client of weight 1 may send in a round, body bytes.
 	admissionQuantum = 64 << 10
 	// keptQueues is how many empty queues are kept for use again, of at most keptQueueLen requests.
 	keptQueues   = 64
@@ -92,7 +94,7 @@ func (a *admission) push(reqs []*Request) error {
 	var q *clientQueue
 	for _, r := range reqs {
 		if q == nil || q.client != r.turn() {
-			q = a.queueOf(r.turn())
+			q = a.queueOf(r)
 		}
 		q.reqs = append(q.reqs, r)
 		q.bytes += int64(r.Bytes)
@@ -107,10 +109,16 @@ func (a *admission) push(reqs []*Request) error {
 	return nil
 }
 
-// queueOf finds a client's queue, or gives it one, whose turn is the last.
-func (a *admission) queueOf(client string) *clientQueue {
+// queueOf finds the queue of a request's client, or gives it one, whose turn is the last.
+func (a *admission) queueOf(r *Request) *clientQueue {
+	client, weight := r.turn(), 1
+	if r.Labels != nil {
+		weight = max(weight, r.Labels.Weight)
+	}
 	q := a.clients[client]
 	if q != nil {
+		a.weights += int64(weight - q.weight) // it may change at any time
+		q.weight = weight
 		return q
 	}
 	if last := len(a.spare) - 1; last >= 0 {
@@ -118,7 +126,8 @@ func (a *admission) queueOf(client string) *clientQueue {
 	} else {
 		q = new(clientQueue)
 	}
-	q.client, q.deficit = client, admissionQuantum
+	q.client, q.weight, q.deficit = client, weight, weight*admissionQuantum
+	a.weights += int64(weight)
 	a.clients[client] = q
 	a.ring = slices.Insert(a.ring, a.at, q) // behind all others
 	if a.at++; a.at == len(a.ring) {
@@ -131,6 +140,7 @@ func (a *admission) queueOf(client string) *clientQueue {
 func (a *admission) leave(i int) {
 	q := a.ring[i]
 	delete(a.clients, q.client)
+	a.weights -= int64(q.weight)
 	a.ring = slices.Delete(a.ring, i, i+1)
 	if a.at > i {
 		a.at--
@@ -154,11 +164,11 @@ func (a *admission) full(client string, resume *Resume) bool {
 	if a.bytes.Load() < a.budget || a.closed != nil {
 		return false
 	}
-	var mine int64
+	mine, share := int64(0), a.budget
 	if q := a.clients[client]; q != nil {
-		mine = q.bytes
+		mine, share = q.bytes, a.budget*int64(q.weight)/a.weights
 	}
-	if share := a.budget / int64(max(len(a.ring), 1)); mine <= share && a.bytes.Load() < a.budget+a.budget/2 {
+	if mine <= share && a.bytes.Load() < a.budget+a.budget/2 {
 		return false
 	}
 	if resume.waiting.CompareAndSwap(false, true) {
@@ -178,7 +188,7 @@ func (a *admission) peek(target, limit int) (body, n int) {
 			break
 		}
 		if q.deficit < r.body && len(a.ring) > 1 { // the next one's turn
-			q.deficit += admissionQuantum
+			q.deficit += q.weight * admissionQuantum
 			a.at = (a.at + 1) % len(a.ring)
 			continue
 		}

@@ -50,6 +50,7 @@ type Labels struct {
 	ClientID string
 	Topic    string // of its first partition
 	Turn     string // whose turn it takes at admission: one for all requests of a connection, so that their order is kept
+	Weight   int    // how much more than others it may send in a round; 0 is 1
 }
 
 // Times are when a request came to each stage, on the pipeline's clock.

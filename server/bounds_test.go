@@ -143,7 +143,7 @@ func TestTimersOfAPausedConnection(t *testing.T) {
 	s.conn = conn
 	const turns = 200
 	for range turns {
-		s.mustPause(conn)
+		s.tooMuchUnsent(conn)
 	}
 	time.Sleep(5 * unsentLook)
 	if n := conn.wakes.Load(); n > 5 {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"tidemark/server/kafka"
 )
@@ -25,17 +26,18 @@ type call struct {
 	chunk  *chunk
 	slot   uint64
 	bytes  int
+	wait   time.Duration // that the client has to wait after it, for the requests that it made
 }
 
 // maxCalls bounds the requests of one connection that wait for their turn. Clients have a handful in flight.
 const maxCalls = 16
 
 // call queues a request. What was read before it is submitted first, so that a client sees its own writes in order. IO goroutine.
-func (s *Session) call(h kafka.Header, c *chunk, n int) {
+func (s *Session) call(h kafka.Header, c *chunk, n int, wait time.Duration) {
 	s.submitAll()
-	one := call{header: h, who: s.who.Load(), chunk: c, slot: s.slot, bytes: n}
+	one := call{header: h, who: s.who.Load(), chunk: c, slot: s.slot, bytes: n, wait: wait}
 	s.slot++
-	s.budget += charge(n)
+	s.spend(charge(n))
 	s.calls.waiting.Add(1)
 	s.calls.mu.Lock()
 	defer s.calls.mu.Unlock()
@@ -93,6 +95,7 @@ func (s *Session) serve(c call) {
 		s.fail(fmt.Errorf("%w (API key %d, version %d)", err, c.header.Key, c.header.Version))
 		return
 	}
+	s.throttle(kafka.SetThrottle(resp, c.wait))
 	out := kafka.AppendResponse(nil, c.header.CorrelationID, resp)
 	if len(out) > s.srv.opts.ConnectionUnsentBytes {
 		s.unsent.Store(int64(len(out))) // until it was sent: the next call waits for that

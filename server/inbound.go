@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -20,7 +21,7 @@ type inbound struct {
 	part    []byte // of a frame that was cut off: what has come
 	whole   int    // its size; 0: there is none
 	backlog []byte // read while paused
-	behind  bool   // a Produce waits for the calls before it
+	behind  bool   // a frame waits: a Produce for the calls before it, or any for its client's debt
 }
 
 var (
@@ -31,7 +32,7 @@ var (
 // feed takes bytes in. When the session has to pause it keeps the rest.
 func (in *inbound) feed(s *Session, a *arena, p []byte) {
 	for (len(p) > 0 || in.gathered()) && !s.dead.Load() && !s.srv.draining.Load() {
-		if s.overBudget() {
+		if s.overBudget() || s.limits.share.over() || s.throttled() {
 			in.keep(p)
 			return
 		}
@@ -48,9 +49,9 @@ func (in *inbound) feed(s *Session, a *arena, p []byte) {
 // gathered says that a frame that came in pieces is there as a whole, and waits.
 func (in *inbound) gathered() bool { return in.whole > 0 && len(in.part) == in.whole }
 
-// waits says that a frame may not be dispatched yet: a Produce behind a call that is not answered. Kafka serves a connection's requests one after the other, so a client may rely on it.
+// waits says that a frame may not be dispatched yet: a Produce behind a call that is not answered, since Kafka serves a connection's requests one after the other, so that a client may rely on it; or a frame of a client that is in debt.
 func (in *inbound) waits(s *Session, frame []byte) bool {
-	in.behind = s.calls.waiting.Load() > 0 && len(frame) >= 2 && kmsg.Key(binary.BigEndian.Uint16(frame)) == kmsg.Produce
+	in.behind = s.calls.waiting.Load() > 0 && len(frame) >= 2 && kmsg.Key(binary.BigEndian.Uint16(frame)) == kmsg.Produce || s.owes(frame)
 	return in.behind
 }
 
@@ -140,36 +141,49 @@ func (s *Session) dispatch(a *arena, frame []byte, c *chunk) bool {
 		s.fail(fmt.Errorf("%w (API key %d, version %d, frame of %d bytes)", err, h.Key, h.Version, len(frame)))
 		return false
 	}
-	if !s.named {
-		s.named, s.client.Turn = true, string(h.ClientID)
-	}
-	if string(h.ClientID) != s.who.Load().ID {
-		who := s.client
-		who.ID = string(h.ClientID)
-		s.who.Store(&who)
+	s.named(&h)
+	s.look()
+	wait := time.Duration(0)
+	if s.limits.says != nil {
+		wait = s.srv.broker.TakeRequest(s.limits.says, s.who.Load(), s.now)
+		s.throttle(wait)
 	}
 	if kmsg.Key(h.Key) == kmsg.Produce {
-		return s.produce(a, &h, frame, c)
+		return s.produce(a, &h, frame, c, wait)
 	}
 	if c == nil {
 		var own []byte
 		own, c = a.copy(frame)
 		h.Body = own[len(own)-len(h.Body):]
 	}
-	s.call(h, c, len(frame))
+	s.call(h, c, len(frame), wait)
 	return true
 }
 
-// produce decodes and queues a Produce request.
-func (s *Session) produce(a *arena, h *kafka.Header, frame []byte, c *chunk) bool {
+// named notes the client id of a request.
+func (s *Session) named(h *kafka.Header) {
+	if !s.turn {
+		s.turn, s.client.Turn = true, string(h.ClientID)
+	}
+	if string(h.ClientID) != s.who.Load().ID {
+		who := s.client
+		who.ID = string(h.ClientID)
+		s.who.Store(&who)
+	}
+}
+
+// produce decodes and queues a Produce request, whose client has to wait after it.
+func (s *Session) produce(a *arena, h *kafka.Header, frame []byte, c *chunk, wait time.Duration) bool {
 	p := s.takeProduce()
-	if err := s.srv.broker.DecodeProduce(h, p, s.now); err != nil {
+	if err := s.srv.broker.DecodeProduce(h, p, s.who.Load(), s.now); err != nil {
 		p.Recycle()
 		s.fail(fmt.Errorf("%w (Produce version %d, frame of %d bytes)", err, h.Version, len(frame)))
 		return false
 	}
 	p.Sink, p.FrameBytes = s, len(frame)
-	s.budget += charge(len(frame))
+	p.Throttle = max(p.Throttle, wait)
+	s.throttle(p.Throttle)
+	s.spend(charge(len(frame)))
 	if p.Acks != 0 {
 		p.Slot = s.slot
 		s.slot++
@@ -186,7 +200,7 @@ func (s *Session) produce(a *arena, h *kafka.Header, frame []byte, c *chunk) boo
 		p.Buffer = c
 	}
 	p.Request.Bytes = len(frame)
-	p.Request.Labels = s.labels.of(s.who.Load(), p.Topic())
+	p.Request.Labels = s.labels.of(s.who.Load(), p.Topic(), s.limits.weight())
 	s.submit = append(s.submit, &p.Request)
 	return true
 }

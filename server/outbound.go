@@ -128,12 +128,13 @@ func (s *Session) flush(io ioConn) bool {
 	small, pieces, laid, since := o.small, o.pieces, o.laid, o.since
 	o.small, o.pieces, o.laid = o.spare[:0], o.taken[:0], o.sent[:0]
 	o.awake = false
-	s.budget -= o.done
+	done := o.done
 	o.done = 0
 	if len(s.free) == 0 {
 		s.free, o.free = o.free, s.free
 	}
 	o.mu.Unlock()
+	s.refund(done)
 	if len(small) == 0 && len(pieces) == 0 {
 		o.spare, o.taken, o.sent = small, pieces, laid
 		return true

@@ -88,7 +88,7 @@ func (c *createTopic) Answer(*pipeline.Request) pipeline.Waker {
 // once takes one request the whole way.
 func (s *producePath) once() {
 	c := kafka.NewProduce()
-	if err := s.broker.DecodeProduce(&s.header, c, s.p.Now()); err != nil {
+	if err := s.broker.DecodeProduce(&s.header, c, &kafka.Client{}, s.p.Now()); err != nil {
 		panic(err)
 	}
 	c.Sink, c.Request.Bytes = s, len(s.header.Body)

@@ -61,6 +61,8 @@ type Server struct {
 	mu   sync.Mutex
 	open map[*Session]struct{} // guarded by mu
 
+	shares inFlightShares
+
 	bad      zerolog.Logger // rate-limited
 	counters counters
 }

@@ -32,7 +32,8 @@ type Session struct {
 	free   []*kafka.Produce // to be used again
 	now    time.Duration    // the pipeline's clock in this turn
 	labels labels
-	named  bool      // client.Turn is set
+	turn   bool // client.Turn is set
+	limits limits
 	held   []func()  // gives back the memory of answers that the client has not taken yet
 	left   int       // unsent when it was looked last
 	since  time.Time // when it was last seen to shrink
@@ -68,7 +69,7 @@ func (s *Session) Turn(io ioConn, a *arena) {
 		return
 	}
 	if !s.paused {
-		if s.tooMuchUnsent(io) {
+		if s.tooMuchUnsent(io) || s.throttled() {
 			s.paused = true
 			io.Pause()
 		}
@@ -130,7 +131,8 @@ func (s *Session) submitAll() {
 
 // mustPause says whether the connection may not be read for now. When it may again, Wake is called.
 func (s *Session) mustPause(io ioConn) bool {
-	return s.tooMuchUnsent(io) || s.overBudget() || s.in.behind && s.calls.waiting.Load() > 0 || s.srv.pipeline.Full(s.client.Turn, &s.resume)
+	s.look()
+	return s.tooMuchUnsent(io) || s.throttled() || s.overBudget() || s.limits.share.full(s) || s.in.behind && s.calls.waiting.Load() > 0 || s.srv.pipeline.Full(s.client.Turn, &s.resume)
 }
 
 // tooMuchUnsent says whether the client leaves too much unread. No transport tells when that changes, so a timer, one at a time, has the IO goroutine look again, also while answers' memory is held. A client that takes nothing
@@ -195,6 +197,10 @@ func (s *Session) overBudget() bool {
 func (s *Session) Closed() {
 	s.cancel()
 	s.giveBack()
+	if share := s.limits.share; share != nil {
+		s.srv.shares.leave(share, s, s.budget)
+		s.limits.share = nil
+	}
 	s.in.drop()
 	s.out.close()
 	s.srv.closed(s)
@@ -245,7 +251,7 @@ type labels struct {
 // maxLabels is how many topics' labels a connection keeps.
 const maxLabels = 64
 
-func (l *labels) of(who *kafka.Client, topic string) *pipeline.Labels {
+func (l *labels) of(who *kafka.Client, topic string, weight int) *pipeline.Labels {
 	if l.last != nil && l.last.Topic == topic && l.last.ClientID == who.ID {
 		return l.last
 	}
@@ -254,7 +260,7 @@ func (l *labels) of(who *kafka.Client, topic string) *pipeline.Labels {
 	}
 	have := l.all[topic]
 	if have == nil {
-		have = &pipeline.Labels{ClientID: who.ID, Topic: topic, Turn: who.Turn}
+		have = &pipeline.Labels{ClientID: who.ID, Topic: topic, Turn: who.Turn, Weight: weight}
 		l.all[topic] = have
 	}
 	l.last = have

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -177,33 +178,14 @@ func (t *told) createTopic(p *pipeline.Pipeline) ([]*catalog.Partition, error) {
 		return topic.Partitions, nil
 	}
 	cmd := catalog.Command{CreateTopic: &catalog.CreateTopic{Name: toldTopic, ID: catalog.TopicID{1}, Partitions: toldPartitions}}
-	w := &commandRequest{done: make(chan struct{})}
-	w.Request = pipeline.Request{Marks: qos.All.Marks() | qos.Applied, Level: qos.All, Owner: w,
-		Records: []pipeline.Record{{Kind: journal.RecordCommand, Payload: cmd.Encode()}}}
-	if err := p.Submit([]*pipeline.Request{&w.Request}); err != nil {
-		return nil, err
-	}
-	<-w.done
-	if w.Err != nil {
-		return nil, w.Err
+	result := p.Command(context.Background(), cmd, nil, 0)
+	if result.Err != nil {
+		return nil, result.Err
 	}
 	t.mu.Lock()
 	t.topic = true
 	t.mu.Unlock()
-	return w.Records[0].Result.Topic.Partitions, nil
-}
-
-type commandRequest struct {
-	pipeline.Request
-	done chan struct{}
-	once sync.Once
-}
-
-func (w *commandRequest) Serialized(*pipeline.Request) {}
-
-func (w *commandRequest) Answer(*pipeline.Request) pipeline.Waker {
-	w.once.Do(func() { close(w.done) })
-	return nil
+	return result.Topic.Partitions, nil
 }
 
 // found is what a partition holds: the number of each record from the log start on.

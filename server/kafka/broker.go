@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"tidemark/catalog"
-	"tidemark/journal"
 	"tidemark/pipeline"
 	"tidemark/qos"
 )
@@ -41,13 +40,14 @@ type Broker struct {
 
 	fetchMemory *semaphore.Weighted // bytes
 	rotate      atomic.Uint32       // where the next Fetch begins, so that no partition starves
+	quotas      *qos.Quotas
 
 	ids producerIDs
 }
 
 // New makes a broker over a running pipeline.
 func New(cfg Config, p *pipeline.Pipeline) *Broker {
-	return &Broker{cfg: cfg, p: p, nodeID: p.Meta().NodeID, fetchMemory: semaphore.NewWeighted(cfg.FetchMemoryBytes)}
+	return &Broker{cfg: cfg, p: p, nodeID: p.Meta().NodeID, fetchMemory: semaphore.NewWeighted(cfg.FetchMemoryBytes), quotas: qos.NewQuotas()}
 }
 
 // Handle decodes and answers one request that is not Produce. It may block. A body that does not decode is ErrShort: the connection cannot be trusted any more. Release, when it is not nil, is called
@@ -91,45 +91,12 @@ func AppendResponse(dst []byte, correlationID int32, resp kmsg.Response) []byte 
 	return dst
 }
 
-// command has the catalog carry a client's cmd out at level ALL, behind what the client has queued before, and waits until it is applied.
+// command has the catalog carry a client's cmd out behind what the client has queued before, and waits until it is applied.
 func (b *Broker) command(ctx context.Context, c *Client, cmd catalog.Command, timeout time.Duration) catalog.Result {
 	if timeout <= 0 {
 		timeout = b.cfg.CommandTimeout
 	}
-	payload := cmd.Encode()
-	w := &commandWait{done: make(chan struct{})}
-	w.req = pipeline.Request{
-		Marks: qos.All.Marks() | qos.Applied, Level: qos.All, Deadline: b.p.Now() + timeout, Bytes: len(payload),
-		Records: []pipeline.Record{{Kind: journal.RecordCommand, Payload: payload}}, Owner: w, Labels: &pipeline.Labels{ClientID: c.ID, Turn: c.Turn},
-	}
-	if err := b.p.Submit([]*pipeline.Request{&w.req}); err != nil {
-		return catalog.Result{Err: err}
-	}
-	select {
-	case <-w.done:
-	case <-ctx.Done(): // the command goes on; nobody waits for it any more
-		return catalog.Result{Err: pipeline.ErrTimedOut}
-	}
-	if w.req.Err != nil {
-		return catalog.Result{Err: w.req.Err}
-	}
-	if err := w.req.Records[0].Err; err != nil {
-		return catalog.Result{Err: err}
-	}
-	return *w.req.Records[0].Result
-}
-
-// commandWait owns a command's request.
-type commandWait struct {
-	req  pipeline.Request
-	done chan struct{}
-}
-
-func (w *commandWait) Serialized(*pipeline.Request) {}
-
-func (w *commandWait) Answer(*pipeline.Request) pipeline.Waker {
-	close(w.done)
-	return nil
+	return b.p.Command(ctx, cmd, &pipeline.Labels{ClientID: c.ID, Turn: c.Turn}, timeout)
 }
 
 // producerIDs hands out ids of durable blocks.

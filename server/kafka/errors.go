@@ -10,6 +10,7 @@ import (
 	"tidemark/internal/batch"
 	"tidemark/journal"
 	"tidemark/pipeline"
+	"tidemark/qos"
 )
 
 // codes maps the errors of the packages below to what a Kafka client is told. A test proves that every exported sentinel of theirs that can reach a client is here.
@@ -37,6 +38,12 @@ var codes = []struct {
 	{catalog.ErrPartitionCount, kerr.InvalidPartitions},
 	{catalog.ErrOffsetRange, kerr.OffsetOutOfRange},
 	{catalog.ErrTooMany, kerr.PolicyViolation},
+
+	{qos.ErrPolicy, kerr.InvalidRequest},
+	{qos.ErrPolicyTie, kerr.InvalidRequest},
+	{qos.ErrPolicies, kerr.PolicyViolation},
+	{qos.ErrNoPolicy, kerr.InvalidRequest},
+	{qos.ErrPolicyKnown, kerr.InvalidRequest},
 
 	{batch.ErrEmpty, kerr.InvalidRecord},
 	{batch.ErrMagic, kerr.InvalidRecord},

@@ -18,6 +18,7 @@ import (
 	"tidemark/internal/batch"
 	"tidemark/journal"
 	"tidemark/pipeline"
+	"tidemark/qos"
 )
 
 // sentinels are the exported errors of the packages below, by package directory. Those under never cannot come to a client: the reason is beside each.
@@ -39,6 +40,9 @@ var sentinels = map[string]struct {
 			"ErrSequence": batch.ErrSequence, "ErrTimestamp": batch.ErrTimestamp, "ErrControl": batch.ErrControl, "ErrTxn": batch.ErrTxn, "ErrRecord": batch.ErrRecord, "ErrUnpacked": batch.ErrUnpacked,
 		},
 	},
+	"../../qos": {mapped: map[string]error{
+		"ErrPolicy": qos.ErrPolicy, "ErrPolicyTie": qos.ErrPolicyTie, "ErrNoPolicy": qos.ErrNoPolicy, "ErrPolicyKnown": qos.ErrPolicyKnown, "ErrPolicies": qos.ErrPolicies,
+	}},
 	"../../journal": {
 		mapped: map[string]error{"ErrGone": journal.ErrGone},
 		never: map[string]string{

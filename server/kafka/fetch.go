@@ -28,7 +28,7 @@ type fetchPart struct {
 }
 
 // fetchBounded answers a fetch within the memory that all fetches share; release gives the memory back when the answer goes to the transport, or is dropped.
-func (b *Broker) fetchBounded(ctx context.Context, _ *Client, req *kmsg.FetchRequest) (*kmsg.FetchResponse, func()) {
+func (b *Broker) fetchBounded(ctx context.Context, c *Client, req *kmsg.FetchRequest) (*kmsg.FetchResponse, func()) {
 	nothing := func() {}
 	resp := req.ResponseKind().(*kmsg.FetchResponse)
 	if req.SessionID != 0 {
@@ -38,7 +38,7 @@ func (b *Broker) fetchBounded(ctx context.Context, _ *Client, req *kmsg.FetchReq
 	b.p.CatchUp()
 	parts := b.fetchParts(req, resp)
 	b.fetchWait(ctx, req, parts)
-	limit := min(int(max(req.MaxBytes, 0)), b.cfg.FetchMaxBytes)
+	limit := b.fetchAllowance(c, parts, min(int(max(req.MaxBytes, 0)), b.cfg.FetchMaxBytes))
 	// A batch may be larger than the limit and is sent whole, so that is what one answer may take.
 	need := int64(min(limit, b.fetchSize(parts, limit)))
 	need = min(need+int64(b.cfg.MaxMessageBytes), b.cfg.FetchMemoryBytes)
@@ -46,6 +46,7 @@ func (b *Broker) fetchBounded(ctx context.Context, _ *Client, req *kmsg.FetchReq
 		return resp, nothing
 	}
 	b.fetchRead(req, parts, min(limit, int(need))) // what came while it waited for memory is for the next fetch
+	resp.ThrottleMillis = throttleMillis(b.chargeFetch(c, parts))
 	var once sync.Once
 	return resp, func() { once.Do(func() { b.fetchMemory.Release(need) }) }
 }

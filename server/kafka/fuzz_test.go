@@ -41,7 +41,7 @@ func FuzzDecodeProduce(f *testing.F) {
 		}
 		c := NewProduce()
 		defer c.Recycle()
-		if err := b.DecodeProduce(&Header{Version: v, CorrelationID: 77, Body: body}, c, 0); err != nil {
+		if err := b.DecodeProduce(&Header{Version: v, CorrelationID: 77, Body: body}, c, &Client{}, 0); err != nil {
 			if !errors.Is(err, ErrShort) {
 				t.Fatal(err)
 			}

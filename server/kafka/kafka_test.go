@@ -96,7 +96,7 @@ func TestProduceAgainstKmsg(t *testing.T) {
 				h := Header{Key: 0, Version: v, CorrelationID: 77, Body: req.AppendTo(nil)}
 				sink := &answers{}
 				c := NewProduce()
-				if err := b.DecodeProduce(&h, c, b.p.Now()); err != nil {
+				if err := b.DecodeProduce(&h, c, &Client{}, b.p.Now()); err != nil {
 					t.Fatal(err)
 				}
 				c.Sink = sink
@@ -138,7 +138,7 @@ func TestProduceAgainstKmsg(t *testing.T) {
 						continue
 					}
 					c.Reset()
-					if err := b.DecodeProduce(&short, c, 0); !errors.Is(err, ErrShort) {
+					if err := b.DecodeProduce(&short, c, &Client{}, 0); !errors.Is(err, ErrShort) {
 						t.Fatalf("cut off at %d of %d: %+v, %v", n, len(h.Body), c, err)
 					}
 				}

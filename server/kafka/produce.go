@@ -29,6 +29,7 @@ type Produce struct {
 	Buffer        Buffer // that the payloads alias; released when they were serialized, or refused
 	CorrelationID int32
 	Acks          int16
+	Throttle      time.Duration // how long its client has to wait before the next one
 
 	version int16
 	topics  []produceTopic
@@ -266,9 +267,9 @@ func (r *reader) array(flexible bool, min int) int {
 	return n
 }
 
-// DecodeProduce reads a Produce request and checks all of it that can be checked without the pipeline: topics, partitions, each batch with its checksum. The payloads alias body. A body that does not decode is ErrShort. c is fresh or was Reset; now is the pipeline's clock. It is for IO goroutines: it does not block.
-func (b *Broker) DecodeProduce(h *Header, c *Produce, now time.Duration) error {
-	c.CorrelationID, c.version = h.CorrelationID, h.Version
+// DecodeProduce reads a Produce request and checks all of it that can be checked without the pipeline: topics, partitions, each batch with its checksum. The payloads alias body. A body that does not decode is ErrShort. c is fresh or was Reset; who sent it; now is the pipeline's clock. It is for IO goroutines: it does not block.
+func (b *Broker) DecodeProduce(h *Header, c *Produce, who *Client, now time.Duration) error {
+	c.CorrelationID, c.version, c.Throttle = h.CorrelationID, h.Version, 0
 	flexible := h.Version >= 9
 	r := reader{b: h.Body}
 	transactional := false
@@ -292,13 +293,21 @@ func (b *Broker) DecodeProduce(h *Header, c *Produce, now time.Duration) error {
 	if r.bad {
 		return ErrShort
 	}
-	c.Request.Marks, c.Request.Level, c.Request.Owner, c.Request.Times.Read = level.Marks(), level, c, now
 	if timeout <= 0 {
 		timeout = defaultProduceTimeoutMs
 	}
+	deadline := millis(timeout)
+	if view.Policies != nil {
+		marks, shorter := b.applyPolicies(c, view.Policies, who, len(h.Body), now)
+		level = qos.LevelOf(marks)
+		if shorter > 0 {
+			deadline = min(deadline, shorter)
+		}
+	}
+	c.Request.Marks, c.Request.Level, c.Request.Owner, c.Request.Times.Read = level.Marks(), level, c, now
 	c.Request.Deadline = 0
-	if level != qos.OneWay {
-		c.Request.Deadline = now + millis(timeout)
+	if c.Acks != 0 { // else nobody would hear of it
+		c.Request.Deadline = now + deadline
 	}
 	return nil
 }
@@ -428,7 +437,7 @@ func (c *Produce) AppendResponse(dst []byte) []byte {
 		}
 	}
 	if c.version >= 1 {
-		dst = appendInt32(dst, 0) // throttle
+		dst = appendInt32(dst, throttleMillis(c.Throttle))
 	}
 	if flexible {
 		dst = append(dst, 0)
