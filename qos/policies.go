@@ -176,15 +176,15 @@ func (e *Effective) take(name string, p *Policy) {
 }
 
 // Marks is what a request with these acks waits for: the level that they ask for, less what the ceiling does not allow, and what the floor wants. server is the map of acks where no policy has one. False: acks is none of −1, 0, 1, 101–104.
-func (e *Effective) Marks(acks int16, server AcksMap) (Marks, bool) {
+func (e *Effective) Marks(acks int16, server AcksMap) (asked Level, marks Marks, ok bool) {
 	if e.acksOne != nil {
 		server.One = *e.acksOne
 	}
 	if e.acksAll != nil {
 		server.All = *e.acksAll
 	}
-	l, ok := server.Level(acks)
-	return l.Marks()&e.ceiling | e.floor, ok
+	asked, ok = server.Level(acks)
+	return asked, asked.Marks()&e.ceiling | e.floor, ok
 }
 
 // LevelOf is the least level that waits for all of these marks.

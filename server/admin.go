@@ -1,7 +1,6 @@
 package server
 
 import (
-	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
@@ -15,7 +14,7 @@ import (
 	"tidemark/pipeline"
 )
 
-// Admin is the operator's HTTP listener, with its own mux: /healthz, /readyz, /status, /metrics and /debug/pprof/, with /debug/pprof/pipeline (profile.go) among them. It has no authentication, so it is on loopback unless told otherwise.
+// Admin is the operator's HTTP listener, with its own mux: /healthz, /readyz, /status, /metrics, /qos (qos.go) and /debug/pprof/, with /debug/pprof/pipeline (profile.go) among them. It has no authentication, so it is on loopback unless told otherwise.
 type Admin struct {
 	http  http.Server
 	l     net.Listener
@@ -52,6 +51,7 @@ func StartAdmin(listen string, reg *prometheus.Registry) (*Admin, error) {
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /debug/pprof/pipeline", a.pipelineProfile)
+	a.qosRoutes(mux)
 	a.http = http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = a.http.Serve(l) }() // ends with Close
 	return a, nil
@@ -73,13 +73,14 @@ func (a *Admin) status(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, ErrStarting.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	_ = enc.Encode(struct { // an error is the client's going
+	err := writeJSON(w, struct {
 		pipeline.Status
-		Connections int `json:"connections"`
-	}{s.pipeline.Status(), s.Connections()})
+		Connections int                     `json:"connections"`
+		Policies    map[string]PolicyCounts `json:"policies"`
+	}{s.pipeline.Status(), s.Connections(), s.policyCounts()})
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	}
 }
 
 // Close ends the listener and its connections.

@@ -15,5 +15,26 @@ func (s *Server) Metrics(reg prometheus.Registerer) {
 	}
 	count("tidemark_server_accepted_connections_total", "Client connections accepted.", &s.counters.accepted)
 	count("tidemark_server_refused_connections_total", "Client connections refused because there were too many.", &s.counters.tooMany)
+	reg.MustRegister(policyMetrics{s})
 	count("tidemark_server_misbehaved_connections_total", "Client connections closed for what they sent.", &s.counters.misbehaved)
+}
+
+// policyMetrics shows what the rates of policies did; there are as many as policies.
+type policyMetrics struct{ s *Server }
+
+var (
+	throttledDesc = prometheus.NewDesc("tidemark_qos_throttled_requests_total", "Requests after which their client had to wait, by policy.", []string{"policy"}, nil)
+	throttleDesc  = prometheus.NewDesc("tidemark_qos_throttled_seconds_total", "Time that clients had to wait, by policy.", []string{"policy"}, nil)
+)
+
+func (p policyMetrics) Describe(out chan<- *prometheus.Desc) {
+	out <- throttledDesc
+	out <- throttleDesc
+}
+
+func (p policyMetrics) Collect(out chan<- prometheus.Metric) {
+	for name, c := range p.s.policyCounts() {
+		out <- prometheus.MustNewConstMetric(throttledDesc, prometheus.CounterValue, float64(c.Throttled), name)
+		out <- prometheus.MustNewConstMetric(throttleDesc, prometheus.CounterValue, c.WaitS, name)
+	}
 }

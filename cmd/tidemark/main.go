@@ -20,6 +20,7 @@ type CLI struct {
 	Topic   TopicCmd   `cmd:"" help:"Create, list, describe and delete topics."`
 	Produce ProduceCmd `cmd:"" help:"Write lines to a topic at a chosen durability level."`
 	Consume ConsumeCmd `cmd:"" help:"Print a topic's records."`
+	Qos     QosCmd     `cmd:"" help:"Policies: what each client's requests must survive and may cost."`
 	Journal JournalCmd `cmd:"" help:"Look at a stopped node's journal."`
 	Bench   BenchCmd   `cmd:"" help:"Measure a broker."`
 	Profile ProfileCmd `cmd:"" help:"Show where the time of a running node's acknowledgements goes."`

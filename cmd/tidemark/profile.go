@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"os"
 	"slices"
@@ -26,11 +25,6 @@ type ProfileCmd struct {
 	Out        string  `short:"o" help:"Also write the profile to FILE, for go tool pprof." placeholder:"FILE" type:"path"`
 }
 
-// AdminFlags lead to a node's admin listener.
-type AdminFlags struct {
-	Admin string `default:"127.0.0.1:9644" env:"TIDEMARK_ADMIN" help:"Admin listener of the node." placeholder:"HOST:PORT"`
-}
-
 // Help is shown under the flags.
 func (c *ProfileCmd) Help() string {
 	return `Says where the time of acknowledgements goes, by level and stage, while clients are at work:
@@ -45,28 +39,6 @@ func (c *ProfileCmd) Help() string {
     socket write  until the socket has the answer
 
 The file is in pprof's own format: go tool pprof -http=:0 FILE draws it, -tagfocus client_id=ID shows one client.`
-}
-
-// get fetches a path of the admin listener; wait is how long the answer may take.
-func (a *AdminFlags) get(e *env, path string, wait time.Duration) ([]byte, error) {
-	req, err := http.NewRequestWithContext(e.ctx, http.MethodGet, "http://"+a.Admin+path, nil)
-	if err != nil {
-		return nil, usageErrorf("--admin %q: %w", a.Admin, err)
-	}
-	client := http.Client{Timeout: wait + 10*time.Second}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, exitWith(exitUnreachable, fmt.Errorf("admin listener %s: %w (is the node running, with --admin-listen?)", a.Admin, err))
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 256<<20))
-	if err != nil {
-		return nil, exitWith(exitUnreachable, fmt.Errorf("admin listener %s: %w", a.Admin, err))
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, exitWith(exitRefused, fmt.Errorf("admin listener %s: %s: %s", a.Admin, resp.Status, bytes.TrimSpace(body)))
-	}
-	return body, nil
 }
 
 // Run fetches, writes and prints.

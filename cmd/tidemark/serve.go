@@ -133,6 +133,11 @@ func serve(ctx context.Context, s *settings, log zerolog.Logger) error {
 	}
 	logRecovered(log, s, p)
 	p.Metrics(reg)
+	for _, policy := range s.Policies {
+		if err := kafka.SetPolicy(ctx, p, policy, true, commandTimeout); err != nil {
+			return exitWith(exitUsage, errors.Join(fmt.Errorf("%s: %w", policiesKey, err), p.Close()))
+		}
+	}
 	srv, err := server.Start(serverOptions(s, log, cores, fail), p)
 	if err != nil {
 		return exitWith(exitFailure, errors.Join(fmt.Errorf("server.listen %s: %w (another server? choose another with --listen)", s.Listen, err), p.Close()))
@@ -191,6 +196,9 @@ func pipelineOptions(s *settings, log zerolog.Logger, fail func(error)) pipeline
 	}
 }
 
+// commandTimeout bounds a change of the catalog whose client names no timeout.
+const commandTimeout = 30 * time.Second
+
 // descriptorReserve is kept for segments, index files and the process itself.
 const descriptorReserve = 256
 
@@ -209,7 +217,7 @@ func serverOptions(s *settings, log zerolog.Logger, cores int, fail func(error))
 		Kafka: kafka.Config{
 			Acks: qos.AcksMap{One: s.AcksOne, All: s.AcksAll}, AutoCreate: s.AutoCreate, DefaultPartitions: int32(s.DefaultPartitions),
 			MaxMessageBytes: int(s.MaxMessageBytes), RequestMaxBytes: int(s.RequestMax),
-			FetchMaxBytes: int(s.FetchMaxBytes), FetchMemoryBytes: s.FetchMemoryBytes, CommandTimeout: 30 * time.Second,
+			FetchMaxBytes: int(s.FetchMaxBytes), FetchMemoryBytes: s.FetchMemoryBytes, CommandTimeout: commandTimeout,
 		},
 		RequestMaxBytes: int(s.RequestMax), ConnectionInFlightBytes: s.InFlightBytes, ConnectionUnsentBytes: int(s.UnsentBytes), SendTimeout: s.SendTimeout,
 		MaxConnections: connections, Log: log, OnFailed: fail,

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
@@ -41,6 +42,7 @@ type settings struct {
 	DefaultPartitions                                            int64
 	AutoCreate                                                   bool
 	AcksOne, AcksAll                                             qos.Level
+	Policies                                                     []qos.Policy // that a new data directory begins with
 
 	explicit map[string]bool // keys that somebody set
 }
@@ -147,7 +149,11 @@ func loadSettings(path string, environ []string, flags map[string]string) (*sett
 	if err := k.Load(confmap.Provider(over, "."), nil); err != nil {
 		return nil, err
 	}
+	if s.Policies, err = initialPolicies(k.Get(policiesKey)); err != nil {
+		return nil, err
+	}
 	values := k.All()
+	delete(values, policiesKey)
 	for _, r := range rows {
 		text := r.fallback
 		if v, ok := values[r.key]; ok {
@@ -334,6 +340,14 @@ func (s *settings) print(f *strings.Builder) {
 		}
 		fmt.Fprintf(f, "# %s (%s; %s)\n%s: %s\n", r.doc, note, variable(r.key), r.key, v)
 	}
+	policies, err := json.Marshal(s.Policies)
+	if err != nil {
+		panic(err) // plain structs always encode
+	}
+	if s.Policies == nil {
+		policies = []byte("[]")
+	}
+	fmt.Fprintf(f, "# policies that are set if none of their name ever was: `tidemark qos set --help` says what they can have (file only)\n%s: %s\n", policiesKey, policies)
 }
 
 func environ() []string { return os.Environ() }

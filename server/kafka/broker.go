@@ -43,6 +43,8 @@ type Broker struct {
 	quotas      *qos.Quotas
 
 	ids producerIDs
+
+	policyMu sync.Mutex // held from looking at the policies to having changed them
 }
 
 // New makes a broker over a running pipeline.

@@ -38,7 +38,7 @@ func (b *Broker) applyPolicies(c *Produce, set *qos.Policies, who *Client, body 
 			bytes = body
 		}
 		e := set.For(who.Principal, who.ID, name)
-		m, _ := e.Marks(c.Acks, b.cfg.Acks)
+		_, m, _ := e.Marks(c.Acks, b.cfg.Acks)
 		marks |= m
 		if d := time.Duration(e.Deadline); d > 0 && (deadline == 0 || d < deadline) {
 			deadline = d
@@ -133,11 +133,23 @@ func SetPolicy(ctx context.Context, p *pipeline.Pipeline, policy qos.Policy, ini
 
 // SetPolicy is the function of that name, for a policy that somebody sets now.
 func (b *Broker) SetPolicy(ctx context.Context, policy qos.Policy) error {
-	return SetPolicy(ctx, b.p, policy, false, b.cfg.CommandTimeout)
+	b.policyMu.Lock()
+	defer b.policyMu.Unlock()
+	return b.setPolicy(ctx, policy)
 }
 
 // UnsetPolicy takes a policy away, and returns when that is applied.
 func (b *Broker) UnsetPolicy(ctx context.Context, name string) error {
+	b.policyMu.Lock()
+	defer b.policyMu.Unlock()
+	return b.unsetPolicy(ctx, name)
+}
+
+func (b *Broker) setPolicy(ctx context.Context, policy qos.Policy) error {
+	return SetPolicy(ctx, b.p, policy, false, b.cfg.CommandTimeout)
+}
+
+func (b *Broker) unsetPolicy(ctx context.Context, name string) error {
 	err := b.p.Command(ctx, catalog.Command{UnsetPolicy: &catalog.UnsetPolicy{Name: name}}, nil, b.cfg.CommandTimeout).Err
 	if err == nil {
 		b.quotas.Forget(name)

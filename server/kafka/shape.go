@@ -28,6 +28,10 @@ var shapes = parseShapes(map[kmsg.Key]string{
 	kmsg.DescribeConfigs:      "{ i1 s [s] } i1 i1",
 	kmsg.CreatePartitions:     "{ s i4 { [i4] } } i4 i1",
 	kmsg.DescribeCluster:      "i1 i1@1 i1@2",
+
+	kmsg.IncrementalAlterConfigs: "{ i1 s { s i1 s } } i1",
+	kmsg.DescribeClientQuotas:    "{ s i1 s } i1",
+	kmsg.AlterClientQuotas:       "{ { s s } { s i8 i1 } } i1",
 })
 
 // shapeTags are the tagged fields whose content kmsg decodes and that hold tagged fields again.

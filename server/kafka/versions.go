@@ -31,6 +31,9 @@ func init() {
 		{kmsg.InitProducerID, 0, 5, (*Broker).initProducerID},
 		{kmsg.OffsetForLeaderEpoch, 2, 4, (*Broker).offsetForLeaderEpoch},
 		{kmsg.DescribeConfigs, 0, 4, (*Broker).describeConfigs},
+		{kmsg.IncrementalAlterConfigs, 0, 1, (*Broker).incrementalAlterConfigs},
+		{kmsg.DescribeClientQuotas, 0, 1, (*Broker).describeClientQuotas},
+		{kmsg.AlterClientQuotas, 0, 1, (*Broker).alterClientQuotas},
 		{kmsg.CreatePartitions, 0, 3, (*Broker).createPartitions},
 		{kmsg.DescribeCluster, 0, 2, (*Broker).describeCluster},
 	}

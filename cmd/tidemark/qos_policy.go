@@ -1,0 +1,284 @@
+package main
+
+import (
+	"bytes"
+	"encoding"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"tidemark/qos"
+	"tidemark/server"
+)
+
+// QosCmd groups the commands for policies.
+type QosCmd struct {
+	List    QosListCmd    `cmd:"" help:"List policies, the most special first."`
+	Get     QosGetCmd     `cmd:"" help:"Show a policy as JSON."`
+	Set     QosSetCmd     `cmd:"" help:"Make or change a policy."`
+	Unset   QosUnsetCmd   `cmd:"" help:"Take a policy away."`
+	Explain QosExplainCmd `cmd:"" help:"Say what policies mean for a request, and why."`
+}
+
+// QosListCmd is `tidemark qos list`.
+type QosListCmd struct {
+	AdminFlags `embed:""`
+}
+
+// Help is kong's detailed help.
+func (QosListCmd) Help() string {
+	return `Each setting of a request comes from the most special policy that matches it and says something of that setting: by principal first, then client
+id, then topic; a name before a prefix, a longer prefix before a shorter one.
+
+Example:
+
+    tidemark qos list`
+}
+
+// Run lists.
+func (c *QosListCmd) Run(e *env) error {
+	raw, err := c.get(e, "/qos", 0)
+	if err != nil {
+		return err
+	}
+	var list []qos.Policy
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return fmt.Errorf("admin listener %s: %w", c.Admin, err)
+	}
+	w := tabwriter.NewWriter(e.stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "POLICY\tFOR\tSAYS")
+	for i := range list {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", list[i].Name, list[i].Match(), strings.Join(list[i].Said(), " "))
+	}
+	return w.Flush()
+}
+
+// QosGetCmd is `tidemark qos get`.
+type QosGetCmd struct {
+	AdminFlags `embed:""`
+	Name       string `arg:"" help:"Policy."`
+}
+
+// Run prints.
+func (c *QosGetCmd) Run(e *env) error {
+	raw, err := c.get(e, "/qos/"+url.PathEscape(c.Name), 0)
+	if err != nil {
+		return err
+	}
+	_, err = e.stdout.Write(raw)
+	return err
+}
+
+// QosUnsetCmd is `tidemark qos unset`.
+type QosUnsetCmd struct {
+	AdminFlags `embed:""`
+	Name       string `arg:"" help:"Policy."`
+}
+
+// Run takes it away.
+func (c *QosUnsetCmd) Run(e *env) error {
+	if _, err := c.do(e, http.MethodDelete, "/qos/"+url.PathEscape(c.Name), nil, 0); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(e.stdout, "unset %s\n", c.Name)
+	return err
+}
+
+// QosSetCmd is `tidemark qos set`. Its flags are texts, since each takes "none" as well.
+type QosSetCmd struct {
+	AdminFlags `embed:""`
+	Name       string `arg:"" help:"Policy; made when there is none of this name."`
+
+	Principal *string `help:"For these principals, like User:alice: a name, or a prefix that ends in *." placeholder:"P"`
+	Client    *string `help:"For these client ids: a name, or a prefix that ends in *." placeholder:"P"`
+	Topic     *string `help:"For these topics: a name, or a prefix that ends in *." placeholder:"P"`
+
+	AcksOne     *string `name:"acks-1" help:"The level that acks=1 asks for." placeholder:"LEVEL"`
+	AcksAll     *string `help:"The level that acks=-1 asks for." placeholder:"LEVEL"`
+	Floor       *string `help:"Wait for at least this level's marks, whatever is asked for." placeholder:"LEVEL"`
+	Ceiling     *string `help:"Wait for this level's marks at most." placeholder:"LEVEL"`
+	Deadline    *string `help:"Answer within this time, if the request's own timeout is longer." placeholder:"D"`
+	ProduceRate *string `help:"Bytes a second that each client id may write, like 5MiB/s." placeholder:"RATE"`
+	FetchRate   *string `help:"Bytes a second that each client id may read." placeholder:"RATE"`
+	RequestRate *string `help:"Requests a second that each client id may make, like 100/s." placeholder:"RATE"`
+	InFlight    *string `help:"Bytes of requests that each client id may have unanswered, like 8MiB." placeholder:"BYTES"`
+	Weight      *string `help:"Share of the write stage under load; others have 1." placeholder:"N"`
+}
+
+// Help is kong's detailed help.
+func (QosSetCmd) Help() string {
+	return `What is not named stays as it is; "none" takes a setting back. It is durable and in force when the command returns: connections stay.
+
+Examples:
+
+    tidemark qos set orders --client "orders-*" --floor persistence --weight 4
+    tidemark qos set batch --client loader --produce-rate 5MiB/s
+    tidemark qos set batch --produce-rate none --in-flight 8MiB
+    tidemark qos set audit --topic audit --floor all`
+}
+
+// none takes a setting back.
+const none = "none"
+
+// apply changes the policy by the flags.
+func (c *QosSetCmd) apply(p *qos.Policy) error {
+	for _, f := range []struct {
+		flag string
+		text *string
+		to   *string
+	}{{"--principal", c.Principal, &p.Principal}, {"--client", c.Client, &p.Client}, {"--topic", c.Topic, &p.Topic}} {
+		if f.text != nil {
+			*f.to = *f.text
+		}
+	}
+	for _, f := range []struct {
+		flag string
+		text *string
+		to   **qos.Level
+	}{{"--acks-1", c.AcksOne, &p.AcksOne}, {"--acks-all", c.AcksAll, &p.AcksAll}, {"--floor", c.Floor, &p.Floor}, {"--ceiling", c.Ceiling, &p.Ceiling}} {
+		switch {
+		case f.text == nil:
+		case *f.text == none:
+			*f.to = nil
+		default:
+			l, err := qos.ParseLevel(*f.text)
+			if err != nil {
+				return usageErrorf("%s: %w, or none", f.flag, err)
+			}
+			*f.to = &l
+		}
+	}
+	for _, f := range []struct {
+		flag string
+		text *string
+		to   encoding.TextUnmarshaler
+		zero func()
+	}{
+		{"--deadline", c.Deadline, &p.Deadline, func() { p.Deadline = 0 }},
+		{"--produce-rate", c.ProduceRate, &p.ProduceRate, func() { p.ProduceRate = 0 }},
+		{"--fetch-rate", c.FetchRate, &p.FetchRate, func() { p.FetchRate = 0 }},
+		{"--request-rate", c.RequestRate, &p.RequestRate, func() { p.RequestRate = 0 }},
+		{"--in-flight", c.InFlight, &p.InFlight, func() { p.InFlight = 0 }},
+	} {
+		switch {
+		case f.text == nil:
+		case *f.text == none:
+			f.zero()
+		default:
+			if err := f.to.UnmarshalText([]byte(*f.text)); err != nil {
+				return usageErrorf("%s: %w, or none", f.flag, err)
+			}
+		}
+	}
+	switch {
+	case c.Weight == nil:
+	case *c.Weight == none:
+		p.Weight = 0
+	default:
+		n, err := strconv.ParseInt(*c.Weight, 10, 32)
+		if err != nil || n < 1 || n > qos.MaxWeight {
+			return usageErrorf("--weight: %q is no number from 1 to %d, or none", *c.Weight, qos.MaxWeight)
+		}
+		p.Weight = qos.Weight(n)
+	}
+	return nil
+}
+
+// Run sets.
+func (c *QosSetCmd) Run(e *env) error {
+	p := qos.Policy{Name: c.Name}
+	if err := c.apply(&p); err != nil { // before the node is asked
+		return err
+	}
+	path := "/qos/" + url.PathEscape(c.Name)
+	raw, err := c.get(e, path, 0)
+	var refused *adminError
+	switch {
+	case errors.As(err, &refused) && refused.status == http.StatusNotFound:
+		p = qos.Policy{Name: c.Name}
+	case err != nil:
+		return err
+	default:
+		p = qos.Policy{}
+		if err := json.Unmarshal(raw, &p); err != nil {
+			return fmt.Errorf("admin listener %s: %w", c.Admin, err)
+		}
+	}
+	if err := c.apply(&p); err != nil {
+		return err
+	}
+	body, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	if _, err := c.do(e, http.MethodPut, path, bytes.NewReader(body), 0); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(e.stdout, "set %s for %s: %s\n", p.Name, p.Match(), strings.Join(p.Said(), " "))
+	return err
+}
+
+// QosExplainCmd is `tidemark qos explain`.
+type QosExplainCmd struct {
+	AdminFlags `embed:""`
+	Principal  string `help:"Principal of the request. Default User:ANONYMOUS." placeholder:"P"`
+	Client     string `help:"Client id of the request." placeholder:"ID"`
+	Topic      string `help:"Topic of the request." placeholder:"T"`
+	Acks       int16  `help:"Acks of the request." default:"-1" placeholder:"N"`
+}
+
+// Help is kong's detailed help.
+func (QosExplainCmd) Help() string {
+	return `Says which level a Produce request is answered at, and which policy each setting comes from.
+
+Example:
+
+    tidemark qos explain --client orders-7 --topic audit --acks 1`
+}
+
+// Run explains.
+func (c *QosExplainCmd) Run(e *env) error {
+	query := url.Values{"explain": {"1"}, "client": {c.Client}, "topic": {c.Topic}, "principal": {c.Principal}, "acks": {strconv.Itoa(int(c.Acks))}}
+	raw, err := c.get(e, "/qos?"+query.Encode(), 0)
+	if err != nil {
+		return err
+	}
+	var x server.Explanation
+	if err := json.Unmarshal(raw, &x); err != nil {
+		return fmt.Errorf("admin listener %s: %w", c.Admin, err)
+	}
+	fmt.Fprintf(e.stdout, "%s, client id %q, topic %q\n", x.Principal, x.Client, x.Topic)
+	asked := "asks for " + x.Asked
+	if x.Asked != x.Level {
+		asked += ", and floor and ceiling make that " + x.Level
+	}
+	if !x.Answered {
+		asked += "; it is never answered"
+	}
+	fmt.Fprintf(e.stdout, "acks=%d %s\n", x.Acks, asked)
+	if len(x.Reasons) == 0 {
+		fmt.Fprintln(e.stdout, "no policy says anything of it: the server's own settings hold")
+	} else {
+		w := tabwriter.NewWriter(e.stdout, 0, 8, 2, ' ', 0)
+		fmt.Fprintln(w, "\nSETTING\tVALUE\tPOLICY\tFOR")
+		for _, r := range x.Reasons {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s", r.Setting, r.Value, r.Policy, r.Match)
+			if r.Note != "" {
+				fmt.Fprintf(w, " (%s)", r.Note)
+			}
+			fmt.Fprintln(w)
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	if len(x.Unmatched) > 0 {
+		fmt.Fprintf(e.stdout, "\nnothing is used of: %s\n", strings.Join(x.Unmatched, ", "))
+	}
+	return nil
+}
