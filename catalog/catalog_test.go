@@ -8,9 +8,11 @@ import (
 	"tidemark/internal/batch"
 	"tidemark/internal/vfs"
 	"tidemark/journal"
+	"tidemark/qos"
 )
 
 func filled(t testing.TB) *Catalog {
+	floor := qos.Persistence
 	c := New()
 	for i, cmd := range []Command{
 		{CreateTopic: &CreateTopic{Name: "a", ID: TopicID{1}, Partitions: 3, Config: map[string]string{ConfigMaxMessageBytes: "5000"}}},
@@ -18,6 +20,11 @@ func filled(t testing.TB) *Catalog {
 		{DeleteTopic: &DeleteTopic{ID: TopicID{2}}},
 		{CreatePartitions: &CreatePartitions{ID: TopicID{1}, Count: 4}},
 		{AllotProducerIDs: &AllotProducerIDs{Count: 10}},
+		{SetPolicy: &SetPolicy{Policy: qos.Policy{Name: "p", Client: "orders-*", Floor: &floor, Deadline: 5e6, ProduceRate: 5 << 20, Weight: 3}}},
+		{SetPolicy: &SetPolicy{Policy: qos.Policy{Name: "gone", Topic: "a", FetchRate: 1}, Initially: true}},
+		{UnsetPolicy: &UnsetPolicy{Name: "gone"}},
+		{AlterTopic: &AlterTopic{ID: TopicID{1}, Set: map[string]string{ConfigMaxMessageBytes: "6000", "x": "y"}}},
+		{AlterTopic: &AlterTopic{ID: TopicID{1}, Unset: []string{"x", "z"}}},
 	} {
 		back, err := DecodeCommand(cmd.Encode())
 		if err != nil || !reflect.DeepEqual(back, cmd) {
@@ -89,7 +96,7 @@ func TestSnapshotRoundTrip(t *testing.T) {
 	}
 	back.StartWriting()
 	p := back.View().Partition("a", 2)
-	if p.Next != 18 || back.Offset() != 4096 || back.View().Topics["a"].MaxMessageBytes != 5000 || len(back.View().Topics["a"].Partitions) != 4 {
+	if p.Next != 18 || back.Offset() != 4096 || back.View().Topics["a"].MaxMessageBytes != 6000 || len(back.View().Topics["a"].Partitions) != 4 {
 		t.Errorf("next %d, offset %d, %+v", p.Next, back.Offset(), back.View().Topics["a"])
 	}
 	if at, err := p.Seq.Check(&batch.Info{ProducerID: 7, ProducerEpoch: 1, BaseSequence: 16, Count: 2}); err != nil || at == nil || at.Base != 16 {
@@ -142,6 +149,7 @@ func TestSequences(t *testing.T) {
 func FuzzDecodeCommand(f *testing.F) {
 	f.Add(Command{CreateTopic: &CreateTopic{Name: "a", Partitions: 3}}.Encode())
 	f.Add(Command{AllotProducerIDs: &AllotProducerIDs{Count: 1}}.Encode())
+	f.Add(Command{SetPolicy: &SetPolicy{Policy: qos.Policy{Name: "p", Client: "c*", Weight: 2}, Initially: true}}.Encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := DecodeCommand(b)
 		if err != nil {
@@ -150,6 +158,7 @@ func FuzzDecodeCommand(f *testing.F) {
 		if c.CreateTopic != nil && c.CreateTopic.Partitions > 1000 {
 			return
 		}
+		_ = c.String()
 		New().Apply(c)
 	})
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -95,7 +96,14 @@ func (s *Server) getPolicy(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) putPolicy(w http.ResponseWriter, r *http.Request) error {
 	p := qos.Policy{}
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxPolicyBody))
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxPolicyBody+1))
+	if err != nil {
+		return fmt.Errorf("%w: %w", qos.ErrPolicy, err)
+	}
+	if len(body) > maxPolicyBody {
+		return fmt.Errorf("%w: it has more than %d bytes", qos.ErrPolicy, maxPolicyBody)
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&p); err != nil {
 		return fmt.Errorf("%w: %w", qos.ErrPolicy, err)

@@ -38,6 +38,9 @@ func init() {
 		{kmsg.DescribeConfigs, 0, 4, (*wire).describeConfigs},
 		{kmsg.CreatePartitions, 0, 3, (*wire).createPartitions},
 		{kmsg.DescribeCluster, 0, 2, (*wire).describeCluster},
+		{kmsg.IncrementalAlterConfigs, 0, 1, (*wire).incrementalAlterConfigs},
+		{kmsg.DescribeClientQuotas, 0, 1, (*wire).clientQuotas},
+		{kmsg.AlterClientQuotas, 0, 1, (*wire).clientQuotas},
 	}
 }
 

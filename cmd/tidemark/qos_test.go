@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tidemark/qos"
+)
+
+// policyStub keeps policies as bytes.
+func policyStub(t *testing.T) (addr string, have map[string]string) {
+	t.Helper()
+	have = make(map[string]string)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /qos/{name}", func(w http.ResponseWriter, r *http.Request) {
+		if have[r.PathValue("name")] == "" {
+			http.Error(w, "no such policy", http.StatusNotFound)
+			return
+		}
+		fmt.Fprint(w, have[r.PathValue("name")])
+	})
+	mux.HandleFunc("PUT /qos/{name}", func(w http.ResponseWriter, r *http.Request) {
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		have[r.PathValue("name")] = string(b)
+	})
+	s := httptest.NewServer(mux)
+	t.Cleanup(s.Close)
+	return strings.TrimPrefix(s.URL, "http://"), have
+}
+
+func TestQosSetKeepsWhatIsNotNamed(t *testing.T) {
+	addr, have := policyStub(t)
+	set := func(args ...string) result {
+		return tidemark(t, t.Context(), nil, nil, append([]string{"qos", "set", "--admin", addr}, args...)...)
+	}
+	if r := set("a/b", "--client", "orders-*", "--floor", "persistence", "--produce-rate", "5MiB/s", "--deadline", "50ms", "--acks-1", "receive"); r.code != exitOK {
+		t.Fatal(r.stderr)
+	}
+	if r := set("a/b", "--weight", "4", "--produce-rate", "none", "--in-flight", "8MiB", "--request-rate", "10/s"); r.code != exitOK || !strings.Contains(r.stdout, "for client=orders-*: acks_1=receive floor=persistence deadline=50ms request_rate=10/s in_flight=8MiB weight=4") {
+		t.Errorf("%s%s", r.stdout, r.stderr)
+	}
+	want := `{"name":"a/b","client":"orders-*","acks_1":"receive","floor":"persistence","deadline":"50ms","request_rate":"10/s","in_flight":"8MiB","weight":4}`
+	if have["a/b"] != want {
+		t.Errorf("got  %s\nwant %s", have["a/b"], want)
+	}
+	for _, c := range []struct{ flag, value, says string }{
+		{"--floor", "strong", "the levels are"}, {"--deadline", "soon", "like 50ms"}, {"--produce-rate", "fast", "like 5MiB/s"}, {"--fetch-rate", "-1", "like 5MiB/s"},
+		{"--request-rate", "1.5", "like 100/s"}, {"--in-flight", "x", "like 8MiB"}, {"--weight", "0", "from 1 to"},
+	} {
+		if r := set("p", c.flag+"="+c.value); r.code != exitUsage || !strings.Contains(r.stderr, c.flag) || !strings.Contains(r.stderr, c.says) {
+			t.Errorf("%s %s: exit code %d: %s", c.flag, c.value, r.code, r.stderr)
+		}
+	}
+	if have["p"] != "" {
+		t.Error("a bad flag was sent")
+	}
+}
+
+func TestInitialPolicies(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.yaml")
+	load := func(text string) (*settings, error) {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return loadSettings(file, nil, nil)
+	}
+	s, err := load("qos:\n  acks_1: receive\n  policies:\n    - name: a\n      client: orders-*\n      produce_rate: 5242880\n      deadline: 50ms\n      weight: 4\n    - {name: b, topic: audit, floor: all}\n")
+	if err != nil || len(s.Policies) != 2 || s.Policies[0].ProduceRate != 5<<20 || s.Policies[0].Weight != 4 || *s.Policies[1].Floor != qos.All || s.AcksOne != qos.Receive {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	var b strings.Builder
+	s.print(&b)
+	if again, err := load(b.String()); err != nil || len(again.Policies) != 2 || again.Policies[0].Deadline != s.Policies[0].Deadline {
+		t.Errorf("what is printed is not read: %v\n%s", err, b.String())
+	}
+	for text, says := range map[string]string{
+		"qos.policies: 3": "it is a list", "qos.policies: [3]": "item 1 is no map", "qos.policies: [{name: a, wait: 1}]": `"wait"`, "qos.policies: [{name: a}]": "sets nothing",
+		"qos.policies: [{name: a, floor: strong}]": "strong", "qos.policies: [{name: a, weight: 1}, {name: a, weight: 2}]": "two policies", "qos.policies: [{name: a, weight: 1}, {name: b, weight: 2}]": "same requests",
+	} {
+		if _, err := load(text); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
