@@ -148,3 +148,15 @@ func (n *Node) CPU() (time.Duration, error) {
 	const ticksPerSecond = 100 // USER_HZ, the same on every Linux
 	return time.Duration(user+system) * time.Second / ticksPerSecond, nil
 }
+
+// Resident is the memory that the process holds, bytes; 0 when it has ended.
+func (n *Node) Resident() int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(b), "VmRSS:")
+	var kib int64
+	_, _ = fmt.Sscan(rest, &kib)
+	return kib << 10
+}

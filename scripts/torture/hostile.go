@@ -12,8 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -80,7 +78,7 @@ func hostile(f *flag.FlagSet) func(*run) error {
 			}
 			before, begin := n.Lines(), time.Now()
 			with, err := good.windows(n.Addr, seconds)
-			memory := residentBytes(n.PID())
+			memory := n.Resident()
 			lines, most := n.Lines()-before, int64(time.Since(begin).Seconds()+1)*logLines
 			close(stop)
 			err = errors.Join(err, <-done)
@@ -211,16 +209,6 @@ func (c *client) latencies(addr string, d time.Duration) ([]time.Duration, error
 	}
 	slices.Sort(all)
 	return all, nil
-}
-
-func residentBytes(pid int) int64 {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := strings.Cut(string(b), "VmRSS:")
-	kib, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-	return kib << 10
 }
 
 // badClients are bounded in number and in time: each kind ends when stop is closed.

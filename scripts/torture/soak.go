@@ -87,7 +87,7 @@ func (r *run) stretch(binary, data string, d time.Duration, i int) (s soakSample
 	if s.goroutines, err = goroutines(n.Admin); err != nil {
 		return s, err
 	}
-	s.resident = residentBytes(n.PID())
+	s.resident = n.Resident()
 	if i%2 == 0 {
 		if code := n.Stop(); code != 0 {
 			return s, fmt.Errorf("it stopped with exit code %d: %s", code, n.Last())
