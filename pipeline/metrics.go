@@ -52,23 +52,36 @@ func (p *Pipeline) Metrics(reg prometheus.Registerer) {
 // stageTimes shows the histograms of where requests' time goes.
 type stageTimes struct{ t *timer }
 
-var stageTimeDesc = prometheus.NewDesc("tidemark_pipeline_stage_seconds", "Time of answered Produce requests in each stage, by level.", []string{"level", "stage"}, nil)
+var (
+	stageTimeDesc  = prometheus.NewDesc("tidemark_pipeline_stage_seconds", "Time of answered Produce requests in each stage, by level.", []string{"level", "stage"}, nil)
+	levelTimeDesc  = prometheus.NewDesc("tidemark_pipeline_request_seconds", "Time of answered Produce requests, from reading them to having the answer ready, by level.", []string{"level"}, nil)
+	clientTimeDesc = prometheus.NewDesc("tidemark_client_request_seconds", "The same by client id: of at most 100 clients, and the rest as other.", []string{"client_id"}, nil)
+)
 
-func (s stageTimes) Describe(out chan<- *prometheus.Desc) { out <- stageTimeDesc }
+func (s stageTimes) Describe(out chan<- *prometheus.Desc) {
+	out <- stageTimeDesc
+	out <- levelTimeDesc
+	out <- clientTimeDesc
+}
 
 func (s stageTimes) Collect(out chan<- prometheus.Metric) {
 	for _, level := range qos.Levels() {
 		for _, stage := range Stages() {
-			l := &s.t.hist[level][stage]
-			var count uint64
-			buckets := make(map[float64]uint64, latencyBuckets-1)
-			for i := range l.buckets {
-				count += uint64(l.buckets[i].Load())
-				if i < latencyBuckets-1 {
-					buckets[(latencyLeast << i).Seconds()] = count
-				}
-			}
-			out <- prometheus.MustNewConstHistogram(stageTimeDesc, count, float64(l.nanos.Load())/1e9, buckets, level.String(), stage.label())
+			out <- s.t.hist[level][stage].metric(stageTimeDesc, level.String(), stage.Label())
+		}
+		out <- s.t.total[level].metric(levelTimeDesc, level.String())
+	}
+	s.t.clients.each(func(client string, l *latency) { out <- l.metric(clientTimeDesc, client) })
+}
+
+func (l *latency) metric(desc *prometheus.Desc, labels ...string) prometheus.Metric {
+	var count uint64
+	buckets := make(map[float64]uint64, latencyBuckets-1)
+	for i := range l.buckets {
+		count += uint64(l.buckets[i].Load())
+		if i < latencyBuckets-1 {
+			buckets[LatencyBound(i).Seconds()] = count
 		}
 	}
+	return prometheus.MustNewConstHistogram(desc, count, float64(l.nanos.Load())/1e9, buckets, labels...)
 }

@@ -49,6 +49,9 @@ type Options struct {
 	// ProducerExpiry is when an idempotent producer that wrote nothing is forgotten; default 24 h.
 	ProducerExpiry time.Duration
 
+	// SlowRequest is how long a request may take, from reading it to having its answer ready, before a SlowRequest event tells of it, at most one a second. 0: none does.
+	SlowRequest time.Duration
+
 	// OnEvent is told what an operator may want to know; OnFatal, once, that the disk failed. Both must not block.
 	OnEvent func(Event)
 	OnFatal func(error)

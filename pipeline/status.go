@@ -21,6 +21,7 @@ type Status struct {
 	Flushes    StatusFlushes    `json:"flushes_total"`
 	Epoch      int32            `json:"leader_epoch"`
 	Topics     int              `json:"topics"`
+	Times      StatusTimes      `json:"times"`
 }
 
 // StatusWatermarks are offsets in the stream, bytes.
@@ -77,6 +78,7 @@ func (p *Pipeline) Status() Status {
 		Flushes:   StatusFlushes{Count: p.stats.flushes.Load(), Bytes: p.stats.flushBytes.Load(), Seconds: float64(p.stats.flushNanos.Load()) / 1e9},
 		Epoch:     p.LeaderEpoch(),
 		Topics:    len(p.View().Topics),
+		Times:     p.respond.times.status(),
 	}
 	if err := p.Err(); err != nil {
 		s.Failed = err.Error()

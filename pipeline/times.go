@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"errors"
-	"math/bits"
 	"sort"
 	"strings"
 	"sync"
@@ -37,8 +36,8 @@ var stageNames = [stageCount]string{"decode", "admission", "serialize", "cache w
 
 func (s Stage) String() string { return stageNames[s] }
 
-// label is the stage's name as a metric's label.
-func (s Stage) label() string { return strings.ReplaceAll(stageNames[s], " ", "_") }
+// Label is the stage's name as a metric's label.
+func (s Stage) Label() string { return strings.ReplaceAll(stageNames[s], " ", "_") }
 
 // Stages lists all stages in the order of the path.
 func Stages() []Stage {
@@ -51,6 +50,9 @@ type Labels struct {
 	Topic    string // of its first partition
 	Turn     string // whose turn it takes at admission: one for all requests of a connection, so that their order is kept
 	Weight   int    // how much more than others it may send in a round; 0 is 1
+
+	latency  *clientLatency // respond goroutine only
+	lookedUp time.Duration  // when latency was looked up. Respond goroutine only
 }
 
 // Times are when a request came to each stage, on the pipeline's clock.
@@ -113,6 +115,10 @@ type timer struct {
 	flushes []flushTime // ascending
 
 	hist    [qos.All + 1][stageCount]latency
+	total   [qos.All + 1]latency // from reading to having the answer ready
+	clients clientLatencies
+	slow    slowRequests
+
 	profile atomic.Pointer[profile] // one is being taken
 }
 
@@ -137,22 +143,33 @@ func (t *timer) endRun() {
 		return
 	}
 	now, at := t.p.Now(), &k.times
-	t.observe(k, Decode, at.submitted-at.Read)
-	t.observe(k, Admission, at.taken-at.submitted)
-	t.observe(k, Serialize, at.placed-at.taken)
+	var parts [stageCount]time.Duration
+	take := func(s Stage, took time.Duration) {
+		t.observe(k, s, took)
+		parts[s] = took
+	}
+	take(Decode, at.submitted-at.Read)
+	take(Admission, at.taken-at.submitted)
+	take(Serialize, at.placed-at.taken)
 	since, marks := at.placed, k.level.Marks()
 	if marks&(qos.Flushed|qos.Committed) != 0 {
 		if f, ok := t.flushOf(k.end); ok && f.ended >= since { // not a retry of one that was flushed before
 			began := max(f.began, since)
-			t.observe(k, CacheWait, began-since)
-			t.observe(k, Flush, f.ended-began)
+			take(CacheWait, began-since)
+			take(Flush, f.ended-began)
 			since = f.ended
 		}
 	}
 	if marks&(qos.Replicated|qos.Committed) != 0 {
-		t.observe(k, Replicate, 0)
+		take(Replicate, 0)
 	}
-	t.observe(k, Respond, now-since)
+	take(Respond, now-since)
+	took := now - at.Read
+	t.total[k.level].add(took, k.n)
+	t.clients.add(k.labels, took, now, k.n)
+	if limit := t.p.opts.SlowRequest; limit > 0 && took > limit {
+		t.slow.saw(t.p, k, took, now, parts)
+	}
 	k.n, k.labels = 0, nil
 }
 
@@ -178,23 +195,6 @@ func (t *timer) observe(k *timeRun, s Stage, took time.Duration) {
 // ObserveSent takes the last part of n requests' way: took from when they were laid out to when the socket had them. Any goroutine.
 func (p *Pipeline) ObserveSent(level qos.Level, labels *Labels, n int64, took time.Duration) {
 	p.respond.times.observe(&timeRun{level: level, labels: labels, n: n}, SocketWrite, took)
-}
-
-// latency is a histogram of powers of two. One goroutine adds, or several; anyone reads.
-type latency struct {
-	buckets [latencyBuckets]atomic.Int64 // [i]: below latencyLeast<<i, and not in the one before; the last has the rest
-	nanos   atomic.Int64
-}
-
-const (
-	latencyLeast   = 8 * time.Microsecond
-	latencyBuckets = 23 // up to 33 s
-)
-
-func (l *latency) add(took time.Duration, n int64) {
-	took = max(took, 0)
-	l.buckets[min(bits.Len64(uint64(took/latencyLeast)), latencyBuckets-1)].Add(n)
-	l.nanos.Add(int64(took) * n)
 }
 
 // Profile is where the time of the requests went that were answered while it was taken.

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,5 +91,43 @@ func TestLatencyBuckets(t *testing.T) {
 		if l.buckets[want].Load() != 7 || l.nanos.Load() != int64(max(took, 0))*7 {
 			t.Errorf("%v is not in bucket %d", took, want)
 		}
+	}
+}
+
+// Clients have histograms of their own, up to a number; those that were silent make room.
+func TestClientLatencies(t *testing.T) {
+	var c clientLatencies
+	labels := func(id string) *Labels { return &Labels{ClientID: id} }
+	a := labels("a")
+	c.add(a, time.Millisecond, time.Second, 3)
+	for i := range maxClientLatencies - 1 {
+		c.add(labels(fmt.Sprint(i)), time.Millisecond, time.Second, 1)
+	}
+	late, other := labels("late"), labels(ClientsRest)
+	c.add(late, time.Millisecond, time.Second, 5)
+	c.add(other, time.Millisecond, time.Second, 1)
+	c.add(nil, time.Millisecond, time.Second, 1)
+	count := func(client string) (n int64) {
+		c.each(func(name string, l *latency) {
+			if name == client {
+				n = l.status().Count
+			}
+		})
+		return n
+	}
+	if count("a") != 3 || count("late") != 0 || count(ClientsRest) != 6 {
+		t.Errorf("a %d, late %d, other %d", count("a"), count("late"), count(ClientsRest))
+	}
+	now := time.Second + 2*clientSilence
+	c.add(late, time.Millisecond, now, 1)
+	c.add(a, time.Millisecond, now, 1) // it made room, and comes back
+	if count("a") != 1 || count("late") != 1 || len(c.m) != 2 {
+		t.Errorf("a %d, late %d, %d clients", count("a"), count("late"), len(c.m))
+	}
+	bad, worse := labels("\xff"), labels("\xfe")
+	c.add(bad, time.Millisecond, now, 1)
+	c.add(worse, time.Millisecond, now, 1)
+	if count("?") != 2 {
+		t.Errorf("names that are no text: %d", count("?"))
 	}
 }

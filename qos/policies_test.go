@@ -42,7 +42,7 @@ func TestTheMostSpecialPolicyThatSaysSomethingWins(t *testing.T) {
 		{"User:ANONYMOUS", "orders-1", "t", "floor=persistence@orders produce_rate=20B/s@orders weight=2@all"},
 		{"User:ANONYMOUS", "orders-eu-1", "t", "floor=persistence@orders produce_rate=30B/s@one fetch_rate=7B/s@orders-eu weight=2@all"},
 		{"User:ANONYMOUS", "orders-1", "audit", "floor=persistence@orders produce_rate=20B/s@orders weight=2@all"}, // client before topic
-		{"User:alice", "orders-1", "t", "floor=persistence@orders produce_rate=40B/s@alice weight=2@all"},           // principal before client
+		{"User:alice", "orders-1", "t", "floor=persistence@orders produce_rate=40B/s@alice weight=2@all"},          // principal before client
 		{"User:alicea", "", "audit", "floor=receive@all produce_rate=10B/s@all weight=2@all"},
 	} {
 		var got []string

@@ -14,13 +14,14 @@ import (
 	"tidemark/pipeline"
 )
 
-// Admin is the operator's HTTP listener, with its own mux: /healthz, /readyz, /status, /metrics, /qos (qos.go) and /debug/pprof/, with /debug/pprof/pipeline (profile.go) among them. It has no authentication, so it is on loopback unless told otherwise.
+// Admin is the operator's HTTP listener, with its own mux: /healthz, /readyz, /status, /metrics, /qos (qos.go) and /debug/pprof/, with /debug/pprof/pipeline (profile.go) among them; /debug/trace/flight (flight.go). It has no authentication, so it is on loopback unless told otherwise.
 type Admin struct {
 	http  http.Server
 	l     net.Listener
 	ready atomic.Pointer[func() error]
 
 	server atomic.Pointer[Server]
+	flight atomic.Pointer[Flight]
 }
 
 // ErrStarting is what /readyz says before recovery is done.
@@ -51,6 +52,13 @@ func StartAdmin(listen string, reg *prometheus.Registry) (*Admin, error) {
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /debug/pprof/pipeline", a.pipelineProfile)
+	mux.HandleFunc("GET /debug/trace/flight", func(w http.ResponseWriter, r *http.Request) {
+		if f := a.flight.Load(); f != nil {
+			f.ServeHTTP(w, r)
+			return
+		}
+		http.Error(w, "no flight is recorded: set profile.flight, or profile.slow_request", http.StatusNotFound)
+	})
 	a.qosRoutes(mux)
 	a.http = http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = a.http.Serve(l) }() // ends with Close
@@ -62,6 +70,9 @@ func (a *Admin) Addr() string { return a.l.Addr().String() }
 
 // Ready sets what /readyz asks: nil means ready.
 func (a *Admin) Ready(check func() error) { a.ready.Store(&check) }
+
+// Records sets the flight recorder that /debug/trace/flight hands out.
+func (a *Admin) Records(f *Flight) { a.flight.Store(f) }
 
 // Serves sets the server whose status and profiles are asked for.
 func (a *Admin) Serves(s *Server) { a.server.Store(s) }

@@ -6,8 +6,8 @@ import (
 	"tidemark/pipeline"
 )
 
-// LogEvents turns the pipeline's typed events into log lines. The stages know no logger.
-func LogEvents(log zerolog.Logger) func(pipeline.Event) {
+// LogEvents turns the pipeline's typed events into log lines. The stages know no logger. Slow requests go to flight if there is one.
+func LogEvents(log zerolog.Logger, flight *Flight) func(pipeline.Event) {
 	reads := log.Sample(&zerolog.BurstSampler{Burst: 5, Period: 1e9})
 	return func(e pipeline.Event) {
 		switch e := e.(type) {
@@ -25,6 +25,12 @@ func LogEvents(log zerolog.Logger) func(pipeline.Event) {
 			reads.Error().Err(e.Err).Str("topic", e.Partition.Topic).Int32("partition", e.Partition.Index).Msg("journal cannot be read; the client is told to try again")
 		case pipeline.IndexRebuilt:
 			log.Warn().AnErr("cause", e.Cause).Int64("segment", int64(e.Segment)).Msg("index of a segment was made anew")
+		case pipeline.SlowRequest:
+			if flight != nil {
+				flight.Slow(e)
+			} else {
+				logSlow(log, e).Msg("slow request")
+			}
 		case pipeline.Failed:
 			log.Error().Err(e.Err).Msg("disk failed; nothing is acknowledged any more")
 		}

@@ -24,6 +24,7 @@ type CLI struct {
 	Journal JournalCmd `cmd:"" help:"Look at a stopped node's journal."`
 	Bench   BenchCmd   `cmd:"" help:"Measure a broker."`
 	Profile ProfileCmd `cmd:"" help:"Show where the time of a running node's acknowledgements goes."`
+	Watch   WatchCmd   `cmd:"" help:"Look at a running node: watermarks, rates, times, clients."`
 	Version VersionCmd `cmd:"" help:"Print version, Go version and platform."`
 }
 

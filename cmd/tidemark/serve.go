@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -127,7 +128,14 @@ func serve(ctx context.Context, s *settings, log zerolog.Logger) error {
 		default:
 		}
 	}
-	p, err := pipeline.Open(pipelineOptions(s, log, fail))
+	flight, err := startFlight(s, log)
+	if err != nil {
+		return exitWith(exitFailure, err)
+	}
+	if flight != nil {
+		defer flight.Close()
+	}
+	p, err := pipeline.Open(pipelineOptions(s, log, flight, fail))
 	if err != nil {
 		return openError(s, err)
 	}
@@ -145,6 +153,7 @@ func serve(ctx context.Context, s *settings, log zerolog.Logger) error {
 	srv.Metrics(reg)
 	if admin != nil {
 		admin.Serves(srv)
+		admin.Records(flight)
 		admin.Ready(p.Err)
 	}
 	logListening(log, s, srv, admin)
@@ -181,7 +190,22 @@ func notTwice(err, cause error) error {
 	return err
 }
 
-func pipelineOptions(s *settings, log zerolog.Logger, fail func(error)) pipeline.Options {
+// flightDefault is what is kept of the trace when only slow requests were asked for.
+const flightDefault = 5 * time.Second
+
+// startFlight begins the recording if somebody wants it.
+func startFlight(s *settings, log zerolog.Logger) (*server.Flight, error) {
+	window := s.Flight
+	if window == 0 && s.SlowRequest > 0 {
+		window = flightDefault
+	}
+	if window == 0 {
+		return nil, nil
+	}
+	return server.StartFlight(window, filepath.Join(s.DataDir, "traces"), log)
+}
+
+func pipelineOptions(s *settings, log zerolog.Logger, flight *server.Flight, fail func(error)) pipeline.Options {
 	spares := int(s.Spares)
 	if spares == 0 {
 		spares = -1
@@ -192,7 +216,7 @@ func pipelineOptions(s *settings, log zerolog.Logger, fail func(error)) pipeline
 		FrameTarget: int(s.FrameTarget), AdmissionBytes: s.AdmissionBytes, DirtyBytes: s.DirtyBytes,
 		FlushInterval: s.FlushInterval, FlushBytes: s.FlushBytes,
 		RetentionBytes: s.RetentionBytes, RetentionAge: s.RetentionAge, ProducerExpiry: s.ProducerExpiry,
-		OnEvent: server.LogEvents(log), OnFatal: fail,
+		SlowRequest: s.SlowRequest, OnEvent: server.LogEvents(log, flight), OnFatal: fail,
 	}
 }
 

@@ -33,7 +33,7 @@ type settings struct {
 
 	SegmentBytes, CacheBytes, Spares, RetentionBytes int64
 	RetentionAge, FlushInterval, ProducerExpiry      time.Duration
-	SendTimeout                                      time.Duration
+	SendTimeout, SlowRequest, Flight                 time.Duration
 	FrameTarget, FlushBytes, DirtyBytes              int64
 	AdmissionBytes, MemoryMax                        int64
 
@@ -100,6 +100,8 @@ func (s *settings) rows() []settingRow {
 		{"topics.auto_create", &s.AutoCreate, "true", 0, 0, "whether asking for a topic makes it"},
 		{"topics.partitions", &s.DefaultPartitions, "4", 1, catalog.MaxPartitions, "partitions of a topic that is made without a number"},
 		{"producer.expiry", &s.ProducerExpiry, "24h", int64(time.Minute), math.MaxInt64, "when an idempotent producer that wrote nothing is forgotten"},
+		{"profile.slow_request", &s.SlowRequest, "0s", 0, int64(time.Hour), "a request that takes longer is logged with its time in each stage, and a trace of what led to it is written to traces/ in the data directory, at most one a second, ten files of about 16 MiB; 0: none is"},
+		{"profile.flight", &s.Flight, "0s", 0, int64(time.Minute), "how much of the Go execution trace is kept for /debug/trace/flight; 0: none, or 5 s if there is a profile.slow_request"},
 		{"qos.acks_1", &s.AcksOne, "persistence", 0, 0, "the level that acks=1 asks for"},
 		{"qos.acks_all", &s.AcksAll, "all", 0, 0, "the level that acks=-1 asks for"},
 	}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"golang.org/x/term"
+
+	"tidemark/pipeline"
+)
+
+// WatchCmd is `tidemark watch`.
+type WatchCmd struct {
+	AdminFlags `embed:""`
+	Interval   time.Duration `default:"1s" help:"Time between two looks." placeholder:"D"`
+	Count      int           `help:"Looks to take; 0: until interrupted." placeholder:"N"`
+}
+
+// Help is kong's detailed help.
+func (WatchCmd) Help() string {
+	return `Watermarks and how far each is behind the one that it follows, rates and times by level, the clients with the most requests, the queue and the
+disk: what happened since the look before. It fits a terminal of 80 columns and 24 lines. Without a terminal the looks are printed one below the other.
+
+Example:
+
+    tidemark watch
+    tidemark watch --interval 5s --count 12 > minute.txt`
+}
+
+// watched is one look: what /status says.
+type watched struct {
+	pipeline.Status
+	Connections int `json:"connections"`
+}
+
+// watchRows and watchColumns are what a look takes at most.
+const (
+	watchRows    = 24
+	watchColumns = 80
+	watchClients = 5
+)
+
+// Run looks until it is interrupted.
+func (c *WatchCmd) Run(e *env) error {
+	if c.Interval < 10*time.Millisecond {
+		return usageErrorf("--interval %v: it is at least 10ms", c.Interval)
+	}
+	out, ok := e.stdout.(*os.File)
+	clearScreen := ok && term.IsTerminal(int(out.Fd()))
+	var before *watched
+	tick := time.NewTicker(c.Interval)
+	defer tick.Stop()
+	for looks := 0; c.Count == 0 || looks < c.Count; looks++ {
+		raw, err := c.get(e, "/status", 0)
+		if e.ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		now := new(watched)
+		if err := json.Unmarshal(raw, now); err != nil {
+			return fmt.Errorf("admin listener %s: %w", c.Admin, err)
+		}
+		if before == nil || before.UptimeS > now.UptimeS { // the first look, or it was started again
+			before = &watched{}
+		}
+		if clearScreen {
+			fmt.Fprint(e.stdout, "\x1b[H\x1b[2J")
+		}
+		if _, err := io.WriteString(e.stdout, draw(c.Admin, before, now)); err != nil {
+			return err
+		}
+		before = now
+		if c.Count > 0 && looks == c.Count-1 {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-e.ctx.Done():
+			return nil
+		}
+	}
+	return nil
+}
+
+// draw lays a look out: what changed from before to now.
+func draw(addr string, before, now *watched) string {
+	took := max(now.UptimeS-before.UptimeS, 1e-3)
+	var lines []string
+	line := func(format string, args ...any) {
+		s := []rune(fmt.Sprintf(format, args...))
+		lines = append(lines, strings.TrimRight(string(s[:min(len(s), watchColumns)]), " "))
+	}
+	up := (time.Duration(now.UptimeS) * time.Second).String()
+	line("tidemark %s  up %s  leader epoch %d  %d topics  %d connections", addr, up, now.Epoch, now.Topics, now.Connections)
+	if now.Failed != "" {
+		line("FAILED: %s", now.Failed)
+	} else {
+		line("")
+	}
+	line("%-12s %20s %14s %14s", "WATERMARK", "OFFSET", "BEHIND", "PER SECOND")
+	for _, w := range []struct {
+		name         string
+		before, from int64
+	}{
+		{"written", int64(before.Watermarks.Written), int64(now.Watermarks.Written)}, {"flushed", int64(before.Watermarks.Flushed), int64(now.Watermarks.Flushed)},
+		{"replicated", int64(before.Watermarks.Replicated), int64(now.Watermarks.Replicated)}, {"committed", int64(before.Watermarks.Committed), int64(now.Watermarks.Committed)},
+		{"indexed", int64(before.Watermarks.Indexed), int64(now.Watermarks.Indexed)}, {"applied", int64(before.Watermarks.Applied), int64(now.Watermarks.Applied)},
+		{"marked", int64(before.Watermarks.Marked), int64(now.Watermarks.Marked)},
+	} {
+		behind := ""
+		if lag, ok := now.LagBytes[w.name]; ok {
+			behind = size(float64(lag))
+		}
+		line("%-12s %20d %14s %14s", w.name, w.from, behind, size(float64(w.from-w.before)/took))
+	}
+	line("")
+	line("%-28s %14s %12s %12s", "LEVEL", "ANSWERS/S", "P50", "P99")
+	for _, row := range moved(before.Times.Levels, now.Times.Levels, 4) {
+		line("%-28s %14s %12s %12s", row.name, perSecond(row, took), row.quantile(0.5), row.quantile(0.99))
+	}
+	line("%-28s %14s %12s %12s", "CLIENT", "ANSWERS/S", "P50", "P99")
+	for _, row := range moved(before.Times.Clients, now.Times.Clients, watchClients) {
+		line("%-28.28s %14s %12s %12s", fmt.Sprintf("%q", row.name), perSecond(row, took), row.quantile(0.5), row.quantile(0.99))
+	}
+	for len(lines) < watchRows-2 {
+		lines = append(lines, "")
+	}
+	line("queue: %d requests, %s, of %d clients; %d not answered; %d fetches wait", now.Admission.Requests, size(float64(now.Admission.Bytes)), now.Admission.Clients, now.Pending, now.Readers)
+	flushes := max(now.Flushes.Count-before.Flushes.Count, 0)
+	each, took1 := 0.0, 0.0
+	if flushes > 0 {
+		each = float64(now.Flushes.Bytes-before.Flushes.Bytes) / float64(flushes)
+		took1 = 1e3 * (now.Flushes.Seconds - before.Flushes.Seconds) / float64(flushes)
+	}
+	line("disk: %.0f flushes/s of %s and %.2f ms; journal %s, cache %s", float64(flushes)/took, size(each), took1,
+		size(float64(now.Journal.ReadyOffset-now.Journal.FirstOffset)), size(float64(now.Journal.CacheBytes)))
+	return strings.Join(lines, "\n") + "\n"
+}
+
+func size(n float64) string { return humanize.IBytes(uint64(max(n, 0))) }
+
+// movedRow is one histogram's growth between two looks.
+type movedRow struct {
+	name    string
+	count   int64
+	buckets []int64
+}
+
+// moved are the histograms that grew the most, at most n.
+func moved(before, now map[string]pipeline.StatusLatency, n int) []movedRow {
+	var rows []movedRow
+	for name, h := range now {
+		old := before[name]
+		if old.Count > h.Count { // another histogram of that name
+			old = pipeline.StatusLatency{}
+		}
+		r := movedRow{name: name, count: h.Count - old.Count, buckets: slices.Clone(h.Buckets)}
+		for i := range min(len(old.Buckets), len(r.buckets)) {
+			r.buckets[i] -= old.Buckets[i]
+		}
+		if r.count > 0 {
+			rows = append(rows, r)
+		}
+	}
+	slices.SortFunc(rows, func(a, b movedRow) int { return cmp.Or(cmp.Compare(b.count, a.count), cmp.Compare(a.name, b.name)) })
+	return rows[:min(len(rows), n)]
+}
+
+func perSecond(r movedRow, took float64) string {
+	return humanize.Commaf(float64(int64(float64(r.count) / took)))
+}
+
+// quantile is read off the buckets, as if times were even within each.
+func (r movedRow) quantile(q float64) string {
+	rank := q * float64(r.count)
+	for i, n := range r.buckets {
+		if float64(n) < rank {
+			rank -= float64(n)
+			continue
+		}
+		low := time.Duration(0)
+		if i > 0 {
+			low = pipeline.LatencyBound(i - 1)
+		}
+		t := low + time.Duration(rank/float64(n)*float64(pipeline.LatencyBound(i)-low))
+		return fmt.Sprintf("%.3f ms", t.Seconds()*1e3)
+	}
+	return "-"
+}
