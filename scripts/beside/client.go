@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -115,7 +117,7 @@ func (c *client) flood(req *kmsg.ProduceRequest, depth int, acked *atomic.Int64)
 }
 
 func unlessOver(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) { // the connection's deadline is ctx's
 		return nil
 	}
 	return err
