@@ -14,18 +14,35 @@ const chunkBytes = 64 << 10
 type chunk struct {
 	buf     []byte
 	holders atomic.Int32
+	pool    *sync.Pool // that it goes back to; nil: to none
 }
 
-var chunkPool = sync.Pool{New: func() any { return &chunk{buf: make([]byte, chunkBytes)} }}
+// chunkSizes are those that are kept for use again: a batch of a round size fits, with the request around it.
+var chunkSizes = [...]int{chunkBytes, 256<<10 + chunkSlack, 1<<20 + chunkSlack, 4<<20 + chunkSlack, 16<<20 + chunkSlack}
 
-// newChunk has one holder, the caller. Larger ones than chunkBytes are not kept for use again.
+const chunkSlack = 4 << 10
+
+var chunkPools [len(chunkSizes)]sync.Pool
+
+// newChunk has room for n bytes and one holder, the caller.
 func newChunk(n int) *chunk {
-	var c *chunk
-	if n <= chunkBytes {
-		c = chunkPool.Get().(*chunk)
-	} else {
-		c = &chunk{buf: make([]byte, n)}
+	for i, size := range chunkSizes {
+		if n > size {
+			continue
+		}
+		c, ok := chunkPools[i].Get().(*chunk)
+		if !ok {
+			c = &chunk{buf: make([]byte, size), pool: &chunkPools[i]}
+		}
+		c.holders.Store(1)
+		return c
 	}
+	return ownChunk(make([]byte, n))
+}
+
+// ownChunk is a buffer that is not kept for use again.
+func ownChunk(b []byte) *chunk {
+	c := &chunk{buf: b}
 	c.holders.Store(1)
 	return c
 }
@@ -38,8 +55,8 @@ func (c *chunk) let(holders int32) {
 	case n > 0:
 	case n < 0:
 		panic("server: chunk released more often than it was held")
-	case len(c.buf) == chunkBytes:
-		chunkPool.Put(c)
+	case c.pool != nil:
+		c.pool.Put(c)
 	}
 }
 

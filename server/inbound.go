@@ -19,6 +19,7 @@ type inbound struct {
 	prefix  [4]byte
 	prefixN int    // bytes of a length prefix that was cut off
 	part    []byte // of a frame that was cut off: what has come
+	chunk   *chunk // that holds part, once it is large
 	whole   int    // its size; 0: there is none
 	backlog []byte // read while paused
 	behind  bool   // a frame waits: a Produce for the calls before it, or any for its client's debt
@@ -67,10 +68,11 @@ func (in *inbound) step(s *Session, a *arena, p []byte) ([]byte, bool) {
 		if in.waits(s, in.part) {
 			return p, true
 		}
-		frame := in.part
-		in.part, in.whole = nil, 0
-		c := &chunk{buf: frame}
-		c.holders.Store(1)
+		frame, c := in.part, in.chunk
+		in.part, in.chunk, in.whole = nil, nil, 0
+		if c == nil {
+			c = ownChunk(frame)
+		}
 		return p, s.dispatch(a, frame, c)
 	}
 	if in.prefixN > 0 || len(p) < 4 {
@@ -104,12 +106,26 @@ func (in *inbound) announce(s *Session, prefix []byte) bool {
 	return true
 }
 
-// gather appends to a frame that comes in pieces.
+// gatherSmall is the size up to which a frame that comes in pieces gets memory of just its size.
+const gatherSmall = 16 << 10
+
+// gather appends to a frame that comes in pieces. It takes at most four times what has come, and a chunk: more would let a client hold memory by announcing, less would have large frames copied again and again.
 func (in *inbound) gather(p []byte) {
 	if need := len(in.part) + len(p); need > cap(in.part) {
-		grown := make([]byte, len(in.part), min(in.whole, max(need, 2*cap(in.part), 4<<10)))
-		copy(grown, in.part)
-		in.part = grown
+		want := min(in.whole, max(need, 4*cap(in.part), 4<<10))
+		var c *chunk
+		var grown []byte
+		if want <= gatherSmall {
+			grown = make([]byte, 0, want)
+		} else {
+			c = newChunk(want)
+			grown = c.buf[:0:min(len(c.buf), in.whole)]
+		}
+		grown = append(grown, in.part...)
+		if in.chunk != nil {
+			in.chunk.Release()
+		}
+		in.part, in.chunk = grown, c
 	}
 	in.part = append(in.part, p...)
 }
@@ -127,7 +143,12 @@ func (in *inbound) resume(s *Session, a *arena) {
 	in.feed(s, a, p)
 }
 
-func (in *inbound) drop() { in.part, in.backlog, in.whole = nil, nil, 0 }
+func (in *inbound) drop() {
+	if in.chunk != nil {
+		in.chunk.Release()
+	}
+	in.part, in.chunk, in.backlog, in.whole = nil, nil, nil, 0
+}
 
 // dispatch takes one frame. c holds its bytes; without it they are the transport's, and what is to outlive this call is copied. It returns false when the connection is to be closed.
 func (s *Session) dispatch(a *arena, frame []byte, c *chunk) bool {
