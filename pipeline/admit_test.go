@@ -99,6 +99,41 @@ func TestAdmissionInTurns(t *testing.T) {
 	}
 }
 
+func TestPartsByWeight(t *testing.T) {
+	a := testAdmission(1 << 40)
+	weights := map[string]int{"one": 1, "four": 4, "none": 0}
+	for client, weight := range weights {
+		for range 4096 {
+			r := queued(client, 20<<10)
+			r.Labels.Weight = weight
+			if err := a.push([]*Request{r}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	got := map[string]int{}
+	for range 60 {
+		a.peek(1<<20, 16<<20)
+		for _, r := range a.take(nil) {
+			got[r.Labels.ClientID]++
+		}
+	}
+	if r := float64(got["four"]) / float64(got["one"]); r < 3.8 || r > 4.2 || got["none"] < got["one"]*19/20 || got["none"] > got["one"]*21/20 {
+		t.Errorf("with weights %v so many left: %v", weights, got)
+	}
+	if a.weights != 6 {
+		t.Errorf("the ring weighs %d", a.weights)
+	}
+	lighter := queued("four", 1)
+	if err := a.push([]*Request{lighter}); err != nil || a.weights != 3 {
+		t.Errorf("a client whose weight fell to 1: the ring weighs %d, %v", a.weights, err)
+	}
+	a.takeAll(nil)
+	if a.weights != 0 {
+		t.Errorf("an empty ring weighs %d", a.weights)
+	}
+}
+
 func TestEqualPartsWhateverTheSize(t *testing.T) {
 	a := testAdmission(1 << 40)
 	sizes := map[string]int{"small": 2 << 10, "medium": 60 << 10, "large": 700 << 10}

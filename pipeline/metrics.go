@@ -53,7 +53,7 @@ func (p *Pipeline) Metrics(reg prometheus.Registerer) {
 type stageTimes struct{ t *timer }
 
 var (
-	stageTimeDesc  = prometheus.NewDesc("tidemark_pipeline_stage_seconds", "Time of answered Produce requests in each stage, by level.", []string{"level", "stage"}, nil)
+	stageTimeDesc  = prometheus.NewDesc("tidemark_pipeline_stage_seconds", "Time of answered Produce requests in each stage, by level; of Fetch answers as level fetch.", []string{"level", "stage"}, nil)
 	levelTimeDesc  = prometheus.NewDesc("tidemark_pipeline_request_seconds", "Time of answered Produce requests, from reading them to having the answer ready, by level.", []string{"level"}, nil)
 	clientTimeDesc = prometheus.NewDesc("tidemark_client_request_seconds", "The same by client id: of at most 100 clients, and the rest as other.", []string{"client_id"}, nil)
 )
@@ -70,6 +70,9 @@ func (s stageTimes) Collect(out chan<- prometheus.Metric) {
 			out <- s.t.hist[level][stage].metric(stageTimeDesc, level.String(), stage.Label())
 		}
 		out <- s.t.total[level].metric(levelTimeDesc, level.String())
+	}
+	for _, stage := range []Stage{Respond, SocketWrite} {
+		out <- s.t.hist[LevelFetch][stage].metric(stageTimeDesc, levelName(LevelFetch), stage.Label())
 	}
 	s.t.clients.each(func(client string, l *latency) { out <- l.metric(clientTimeDesc, client) })
 }

@@ -32,6 +32,19 @@ const (
 	stageCount
 )
 
+// LevelFetch stands beside the levels for answers to Fetch requests: Respond is the time in which one is read, SocketWrite the time until its client has taken it. How long a fetch waits for something to come is nobody's fault and not counted.
+const LevelFetch = qos.All + 1
+
+// levelCount is the number of levels that times are kept of.
+const levelCount = LevelFetch + 1
+
+func levelName(l qos.Level) string {
+	if l == LevelFetch {
+		return "fetch"
+	}
+	return l.String()
+}
+
 var stageNames = [stageCount]string{"decode", "admission", "serialize", "cache wait", "flush", "replicate", "respond", "socket write"}
 
 func (s Stage) String() string { return stageNames[s] }
@@ -114,7 +127,7 @@ type timer struct {
 	run     timeRun
 	flushes []flushTime // ascending
 
-	hist    [qos.All + 1][stageCount]latency
+	hist    [levelCount][stageCount]latency
 	total   [qos.All + 1]latency // from reading to having the answer ready
 	clients clientLatencies
 	slow    slowRequests
@@ -192,9 +205,9 @@ func (t *timer) observe(k *timeRun, s Stage, took time.Duration) {
 	}
 }
 
-// ObserveSent takes the last part of n requests' way: took from when they were laid out to when the socket had them. Any goroutine.
-func (p *Pipeline) ObserveSent(level qos.Level, labels *Labels, n int64, took time.Duration) {
-	p.respond.times.observe(&timeRun{level: level, labels: labels, n: n}, SocketWrite, took)
+// Observe takes a part of n requests' way that the pipeline does not see. Any goroutine.
+func (p *Pipeline) Observe(level qos.Level, labels *Labels, s Stage, n int64, took time.Duration) {
+	p.respond.times.observe(&timeRun{level: level, labels: labels, n: n}, s, took)
 }
 
 // Profile is where the time of the requests went that were answered while it was taken.
@@ -206,13 +219,19 @@ type Profile struct {
 
 // ProfileSample is the requests of one client to one topic at one level, in one stage.
 type ProfileSample struct {
-	Level    qos.Level
+	Level    qos.Level // or LevelFetch
 	Stage    Stage
 	ClientID string
 	Topic    string
 	Requests int64
 	Time     time.Duration // of all of them
 }
+
+// LevelName is the sample's level as text.
+func (s *ProfileSample) LevelName() string { return levelName(s.Level) }
+
+// LevelName is the row's level as text.
+func (r *ProfileRow) LevelName() string { return levelName(r.Level) }
 
 // ProfileRow is all requests at one level, in one stage.
 type ProfileRow struct {
@@ -229,7 +248,7 @@ type profile struct {
 
 	mu      sync.Mutex
 	samples map[ProfileSample]*ProfileSample // guarded by mu; by all but Requests and Time
-	rows    [qos.All + 1][stageCount]*hdrhistogram.Histogram
+	rows    [levelCount][stageCount]*hdrhistogram.Histogram
 }
 
 // maxProfileSamples bounds a profile; what is new beyond it goes to a client and topic named profileOther.
@@ -283,7 +302,7 @@ func (p *Pipeline) TakeProfile(done <-chan struct{}, client string) (*Profile, e
 	out := &Profile{Took: p.Now() - begin}
 	taking.mu.Lock() // who had it when it ended may still add
 	defer taking.mu.Unlock()
-	var times [qos.All + 1][stageCount]time.Duration
+	var times [levelCount][stageCount]time.Duration
 	for _, s := range taking.samples {
 		out.Samples = append(out.Samples, *s)
 		times[s.Level][s.Stage] += s.Time

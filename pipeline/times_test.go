@@ -43,7 +43,7 @@ func TestTimesAddUp(t *testing.T) {
 		time.Sleep(20 * ms)
 		gate.Release()
 		synctest.Wait()
-		p.ObserveSent(qos.Receive, &Labels{ClientID: "third", Topic: "t"}, 1, 5*ms)
+		p.Observe(qos.Receive, &Labels{ClientID: "third", Topic: "t"}, SocketWrite, 1, 5*ms)
 		close(done)
 		got := map[string]time.Duration{}
 		for _, s := range (<-taken).Samples {

@@ -6,6 +6,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tidemark/pipeline"
 	"tidemark/server/kafka"
 )
 
@@ -82,6 +85,17 @@ func (s *Session) awaitReader() {
 	}
 }
 
+// observeFetch adds up the time in which a Fetch answer was made that brings something, and returns whose it is; nil for all others.
+func (s *Session) observeFetch(who *kafka.Client, resp kmsg.Response) *pipeline.Labels {
+	f, ok := resp.(*kafka.FetchAnswer)
+	if !ok || f.Topic == "" {
+		return nil
+	}
+	labels := &pipeline.Labels{ClientID: who.ID, Topic: f.Topic}
+	s.srv.pipeline.Observe(pipeline.LevelFetch, labels, pipeline.Respond, 1, f.Took)
+	return labels
+}
+
 func (s *Session) serve(c call) {
 	if s.dead.Load() || s.ctx.Err() != nil && !s.srv.draining.Load() {
 		c.chunk.Release()
@@ -89,6 +103,7 @@ func (s *Session) serve(c call) {
 		return
 	}
 	resp, release, err := s.srv.broker.Handle(s.ctx, c.who, c.header)
+	labels := s.observeFetch(c.who, resp)
 	c.chunk.Release()
 	s.calls.waiting.Add(-1) // before complete, whose Wake looks at it
 	if err != nil {
@@ -100,7 +115,7 @@ func (s *Session) serve(c call) {
 	if len(out) > s.srv.opts.ConnectionUnsentBytes {
 		s.unsent.Store(int64(len(out))) // until it was sent: the next call waits for that
 	}
-	if s.out.complete(c.slot, c.bytes, answered{piece: piece{bytes: out, release: release}}) {
+	if s.out.complete(c.slot, c.bytes, answered{piece: piece{bytes: out, release: release}, labels: labels}) {
 		s.conn.Wake()
 	}
 }

@@ -163,8 +163,10 @@ func (s *Session) dispatch(a *arena, frame []byte, c *chunk) bool {
 		return false
 	}
 	s.named(&h)
-	s.look()
 	wait := time.Duration(0)
+	if s.limits.says != nil {
+		s.look()
+	}
 	if s.limits.says != nil {
 		wait = s.srv.broker.TakeRequest(s.limits.says, s.who.Load(), s.now)
 		s.throttle(wait)

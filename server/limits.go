@@ -22,7 +22,7 @@ type limits struct {
 // throttleLook is how often a connection that has to wait looks whether the policies have changed.
 const throttleLook = 250 * time.Millisecond
 
-// look takes the newest policies' limits.
+// look takes the newest policies' limits. It is called once a turn, and where a client id may have changed.
 func (s *Session) look() {
 	l, set, who := &s.limits, s.srv.broker.Policies(), s.who.Load()
 	if set == l.set && (set == nil || who == l.who) {
@@ -89,7 +89,7 @@ func (s *Session) throttled() bool {
 
 // owes says whether a frame has to wait since its client has not paid for what it had before, on this connection or on another.
 func (s *Session) owes(frame []byte) bool {
-	if s.srv.broker.Policies() == nil {
+	if s.limits.says == nil {
 		return false
 	}
 	h, err := kafka.ParseHeader(frame)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"tidemark/pipeline"
+	"tidemark/qos"
 	"tidemark/server/kafka"
 )
 
@@ -85,10 +86,15 @@ func (o *outbound) park(slot uint64, a answered) {
 // lay puts a response behind what is to be sent.
 func (o *outbound) lay(a answered) {
 	o.done += a.charged
+	if a.labels != nil {
+		o.tally(pipeline.LevelFetch, a.labels)
+	}
 	switch {
 	case a.produce != nil:
 		o.small = a.produce.AppendResponse(o.small)
-		o.tally(&a.produce.Request)
+		if r := &a.produce.Request; r.Err == nil && r.Labels != nil {
+			o.tally(r.Level, r.Labels)
+		}
 		o.reuse(a.produce)
 	case len(a.piece.bytes) <= copyBelow:
 		o.small = append(o.small, a.piece.bytes...)
@@ -100,15 +106,12 @@ func (o *outbound) lay(a answered) {
 }
 
 // tally counts an answer that was laid out.
-func (o *outbound) tally(r *pipeline.Request) {
-	if r.Labels == nil || r.Err != nil {
-		return
-	}
-	if last := len(o.laid) - 1; last >= 0 && o.laid[last].labels == r.Labels && o.laid[last].level == r.Level {
+func (o *outbound) tally(level qos.Level, labels *pipeline.Labels) {
+	if last := len(o.laid) - 1; last >= 0 && o.laid[last].labels == labels && o.laid[last].level == level {
 		o.laid[last].n++
 		return
 	}
-	o.laid = append(o.laid, laid{level: r.Level, labels: r.Labels, n: 1})
+	o.laid = append(o.laid, laid{level: level, labels: labels, n: 1})
 }
 
 // drop lets go of a response that is not sent, or that was copied.
@@ -165,14 +168,18 @@ func (s *Session) flush(io ioConn) bool {
 		s.unsent.Store(int64(total)) // for as long as Send blocks
 	}
 	err := io.Send(bufs)
-	if much || len(s.held) > 0 {
-		s.tooMuchUnsent(io)
-	}
 	if len(laid) > 0 {
-		took := o.now() - since
-		for _, l := range laid {
-			s.srv.pipeline.ObserveSent(l.level, l.labels, l.n, took)
+		if err == nil && io.Unsent() > 0 {
+			s.keepLater(laid, since)
+		} else {
+			took := o.now() - since
+			for _, l := range laid {
+				s.srv.pipeline.Observe(l.level, l.labels, pipeline.SocketWrite, l.n, took)
+			}
 		}
+	}
+	if much || len(s.held) > 0 || len(s.later) > 0 {
+		s.tooMuchUnsent(io)
 	}
 	clear(pieces)
 	clear(bufs)

@@ -84,11 +84,12 @@ func encodeProfile(taken *pipeline.Profile) *profile.Profile {
 		}
 		return l
 	}
-	for _, s := range taken.Samples {
+	for i := range taken.Samples {
+		s := &taken.Samples[i]
 		out.Sample = append(out.Sample, &profile.Sample{
-			Location: []*profile.Location{at(s.Stage.String()), at("level " + s.Level.String())},
+			Location: []*profile.Location{at(s.Stage.String()), at("level " + s.LevelName())},
 			Value:    []int64{s.Requests, int64(s.Time)},
-			Label:    map[string][]string{"client_id": {s.ClientID}, "topic": {s.Topic}, "level": {s.Level.String()}},
+			Label:    map[string][]string{"client_id": {s.ClientID}, "topic": {s.Topic}, "level": {s.LevelName()}},
 		})
 	}
 	return out
@@ -96,8 +97,9 @@ func encodeProfile(taken *pipeline.Profile) *profile.Profile {
 
 func profileRows(taken *pipeline.Profile) []string {
 	var rows []string
-	for _, row := range taken.Table {
-		b, err := json.Marshal(ProfileRow{Level: row.Level.String(), Stage: row.Stage.String(), Requests: row.Requests, Time: row.Time, P50: row.P50, P99: row.P99})
+	for i := range taken.Table {
+		row := &taken.Table[i]
+		b, err := json.Marshal(ProfileRow{Level: row.LevelName(), Stage: row.Stage.String(), Requests: row.Requests, Time: row.Time, P50: row.P50, P99: row.P99})
 		if err == nil { // plain numbers and strings
 			rows = append(rows, string(b))
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -131,6 +132,113 @@ func TestPipelineProfileShowsASlowDisk(t *testing.T) {
 			}
 		}
 	}, slow)
+}
+
+// taken takes a profile while act is called again and again.
+func (a *Admin) taken(t *testing.T, act func()) *profile.Profile {
+	t.Helper()
+	done := make(chan []byte, 1)
+	go func() {
+		defer close(done)
+		if code, b := a.get(t, "/debug/pprof/pipeline?seconds=1"); code == http.StatusOK {
+			done <- b
+		} else {
+			t.Errorf("status %d: %s", code, b)
+		}
+	}()
+	for {
+		select {
+		case b := <-done:
+			p, err := profile.ParseData(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p
+		default:
+			act()
+		}
+	}
+}
+
+// of is the time of the samples with a label.
+func of(p *profile.Profile, label, value string) (ns int64) {
+	for _, s := range p.Sample {
+		if value == "" || s.Label[label][0] == value {
+			ns += s.Value[1]
+		}
+	}
+	return ns
+}
+
+// A client that offers more than the disk takes waits in admission, and the profile names it.
+func TestPipelineProfileShowsAFlood(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		a := n.admin(t, prometheus.NewRegistry())
+		a.Serves(n.srv)
+		flood, orders := n.dialAs(t, "flood"), n.dialAs(t, "orders")
+		flood.create("t", 1)
+		records := values(strings.Repeat("x", 64<<10))
+		p := a.taken(t, func() {
+			var ids []int32
+			req := produceTo("t", 0, 102, records)
+			for range 48 {
+				ids = append(ids, flood.send(req))
+			}
+			orders.produce("t", 0, 102, values("x"))
+			for _, id := range ids {
+				flood.receive(req, id)
+			}
+		})
+		if got := top(p); got != "admission" {
+			t.Errorf("most of the time is %q, and a client offers more than the disk takes", got)
+		}
+		if mine, all := of(p, "client_id", "flood"), of(p, "client_id", ""); mine < all*9/10 {
+			t.Errorf("%d of %d ns are the flood's", mine, all)
+		}
+	}, func(c *config) {
+		c.pipeline.DirtyBytes = 128 << 10
+		inner := c.pipeline.FS
+		c.pipeline.FS = vfs.NewFaulty(inner, func(op vfs.Op) error {
+			if op.Kind == vfs.OpWriteSync {
+				time.Sleep(2 * time.Millisecond) // what the disk takes
+			}
+			return nil
+		})
+	})
+}
+
+// A client that is slow to take its answers shows in socket write.
+func TestPipelineProfileShowsASlowReader(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		a := n.admin(t, prometheus.NewRegistry())
+		a.Serves(n.srv)
+		w := n.dialAs(t, "writer")
+		w.create("t", 1)
+		for range 96 {
+			w.produce("t", 0, 101, values(strings.Repeat("x", 120<<10)))
+		}
+		w.produce("t", 0, 102, values("x")) // all is flushed
+		slow := n.dialAs(t, "slow")
+		if err := slow.NetConn().(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
+			t.Fatal(err)
+		}
+		req := fetchFrom("t", 0, 0)
+		p := a.taken(t, func() {
+			id := slow.send(req)
+			w.produce("t", 0, 102, values("x"))
+			time.Sleep(150 * time.Millisecond) // it is slow
+			slow.receive(req, id)
+		})
+		if got := top(p); got != "socket write" {
+			t.Errorf("most of the time is %q, and a client does not read", got)
+		}
+		if mine, all := of(p, "client_id", "slow"), of(p, "client_id", ""); mine < all*9/10 {
+			t.Errorf("%d of %d ns are the slow client's", mine, all)
+		}
+		if got := of(p, "level", "fetch"); got == 0 {
+			t.Error("no sample is of a fetch")
+		}
+	})
 }
 
 func TestStatus(t *testing.T) {

@@ -34,6 +34,7 @@ type Session struct {
 	labels labels
 	turn   bool // client.Turn is set
 	limits limits
+	later  []laid    // answers that are sent, of which the client has not taken all yet
 	held   []func()  // gives back the memory of answers that the client has not taken yet
 	left   int       // unsent when it was looked last
 	since  time.Time // when it was last seen to shrink
@@ -80,6 +81,7 @@ func (s *Session) Turn(io ioConn, a *arena) {
 	}
 	s.paused = false
 	s.now = s.srv.pipeline.Now()
+	s.look()
 	s.in.resume(s, a)
 	s.endData(io)
 	if !s.paused {
@@ -98,6 +100,7 @@ func (s *Session) Data(io ioConn, a *arena, p []byte) {
 		return
 	}
 	s.now = s.srv.pipeline.Now()
+	s.look()
 	s.in.feed(s, a, p)
 	s.endData(io)
 }
@@ -149,6 +152,7 @@ func (s *Session) tooMuchUnsent(io ioConn) bool {
 	}
 	if n == 0 {
 		s.giveBack()
+		s.observeTaken()
 		s.left = 0
 		return false
 	}
@@ -160,7 +164,7 @@ func (s *Session) tooMuchUnsent(io ioConn) bool {
 		s.fail(fmt.Errorf("%w: %d bytes for %v", errNotReading, n, s.srv.opts.SendTimeout))
 		return true
 	}
-	if !much && len(s.held) == 0 {
+	if !much && len(s.held) == 0 && len(s.later) == 0 {
 		return false
 	}
 	if s.looking.CompareAndSwap(false, true) {
@@ -170,6 +174,34 @@ func (s *Session) tooMuchUnsent(io ioConn) bool {
 		})
 	}
 	return much
+}
+
+// observeTaken adds the time of answers up that the client has taken.
+func (s *Session) observeTaken() {
+	if len(s.later) == 0 {
+		return
+	}
+	now := s.srv.pipeline.Now()
+	for i, l := range s.later {
+		s.srv.pipeline.Observe(l.level, l.labels, pipeline.SocketWrite, l.n, now-l.since)
+		s.later[i] = laid{}
+	}
+	s.later = s.later[:0]
+}
+
+// laterMax bounds the kinds of answers whose time is kept until they were taken; one more counts as taken with the last.
+const laterMax = 64
+
+// keepLater notes answers that the client has not taken as a whole.
+func (s *Session) keepLater(ls []laid, since time.Duration) {
+	for _, l := range ls {
+		if last := len(s.later) - 1; last >= 0 && (s.later[last].labels == l.labels && s.later[last].level == l.level || len(s.later) == laterMax) {
+			s.later[last].n += l.n
+			continue
+		}
+		l.since = since
+		s.later = append(s.later, l)
+	}
 }
 
 // giveBack lets go of the memory of answers that were taken.
@@ -237,9 +269,10 @@ type outbound struct {
 
 // laid is answers of one kind that lie one behind the other.
 type laid struct {
-	level  qos.Level
+	level  qos.Level // or pipeline.LevelFetch
 	labels *pipeline.Labels
 	n      int64
+	since  time.Duration // when the first of them was ready
 }
 
 // labels are those of a connection's requests. IO goroutine only.
@@ -271,7 +304,8 @@ func (l *labels) of(who *kafka.Client, topic string, weight int) *pipeline.Label
 type answered struct {
 	produce *kafka.Produce
 	piece   piece
-	charged int64 // in the connection's budget
+	labels  *pipeline.Labels // of a Fetch
+	charged int64            // in the connection's budget
 	full    bool
 }
 

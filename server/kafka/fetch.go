@@ -27,17 +27,25 @@ type fetchPart struct {
 	from journal.LogicalOffset
 }
 
+// FetchAnswer is a Fetch response, and what a profile wants to know of it.
+type FetchAnswer struct {
+	*kmsg.FetchResponse
+	Topic string        // the first that it brings something of; empty: it brings nothing
+	Took  time.Duration // to make, its wait for something to come not counted
+}
+
 // fetchBounded answers a fetch within the memory that all fetches share; release gives the memory back when the answer goes to the transport, or is dropped.
-func (b *Broker) fetchBounded(ctx context.Context, c *Client, req *kmsg.FetchRequest) (*kmsg.FetchResponse, func()) {
+func (b *Broker) fetchBounded(ctx context.Context, c *Client, req *kmsg.FetchRequest) (*FetchAnswer, func()) {
 	nothing := func() {}
-	resp := req.ResponseKind().(*kmsg.FetchResponse)
+	resp := &FetchAnswer{FetchResponse: req.ResponseKind().(*kmsg.FetchResponse)}
 	if req.SessionID != 0 {
 		resp.ErrorCode = kerr.FetchSessionIDNotFound.Code
 		return resp, nothing
 	}
 	b.p.CatchUp()
-	parts := b.fetchParts(req, resp)
+	parts := b.fetchParts(req, resp.FetchResponse)
 	b.fetchWait(ctx, req, parts)
+	begin := b.p.Now()
 	limit := b.fetchAllowance(c, parts, min(int(max(req.MaxBytes, 0)), b.cfg.FetchMaxBytes))
 	// A batch may be larger than the limit and is sent whole, so that is what one answer may take.
 	need := int64(min(limit, b.fetchSize(parts, limit)))
@@ -46,6 +54,13 @@ func (b *Broker) fetchBounded(ctx context.Context, c *Client, req *kmsg.FetchReq
 		return resp, nothing
 	}
 	b.fetchRead(req, parts, min(limit, int(need))) // what came while it waited for memory is for the next fetch
+	for i := range parts {
+		if len(parts[i].resp.RecordBatches) > 0 {
+			resp.Topic = parts[i].part.Topic
+			break
+		}
+	}
+	resp.Took = b.p.Now() - begin
 	resp.ThrottleMillis = throttleMillis(b.chargeFetch(c, parts))
 	var once sync.Once
 	return resp, func() { once.Do(func() { b.fetchMemory.Release(need) }) }
