@@ -69,7 +69,7 @@ func TestPipelineProfileShowsASlowDisk(t *testing.T) {
 	}
 	each(t, func(t *testing.T, n *node) {
 		a := n.admin(t, prometheus.NewRegistry())
-		if code, _ := a.get(t, "/debug/pprof/pipeline?seconds=1"); code != http.StatusServiceUnavailable {
+		if code, _ := a.get(t, "/debug/pprof/pipeline?seconds=1.5"); code != http.StatusServiceUnavailable {
 			t.Errorf("before recovery: status %d", code)
 		}
 		a.Serves(n.srv)
@@ -140,7 +140,7 @@ func (a *Admin) taken(t *testing.T, act func()) *profile.Profile {
 	done := make(chan []byte, 1)
 	go func() {
 		defer close(done)
-		if code, b := a.get(t, "/debug/pprof/pipeline?seconds=1"); code == http.StatusOK {
+		if code, b := a.get(t, "/debug/pprof/pipeline?seconds=1.5"); code == http.StatusOK {
 			done <- b
 		} else {
 			t.Errorf("status %d: %s", code, b)
@@ -226,7 +226,7 @@ func TestPipelineProfileShowsASlowReader(t *testing.T) {
 		p := a.taken(t, func() {
 			id := slow.send(req)
 			w.produce("t", 0, 102, values("x"))
-			time.Sleep(150 * time.Millisecond) // it is slow
+			time.Sleep(450 * time.Millisecond) // it is slow
 			slow.receive(req, id)
 		})
 		if got := top(p); got != "socket write" {
