@@ -28,7 +28,12 @@ type View struct {
 	Topics   map[string]*Topic
 	ByID     map[TopicID]*Topic
 	Policies *qos.Policies // nil: there are none
+
+	policyNames policyNames
 }
+
+// PolicyKnown says whether a policy of this name was ever set.
+func (v *View) PolicyKnown(name string) bool { return slices.Contains(v.policyNames, name) }
 
 // Partition finds a partition by topic name and index; nil when there is none.
 func (v *View) Partition(topic string, index int32) *Partition {
@@ -47,7 +52,6 @@ type Catalog struct {
 	partitions      map[uint32]*Partition
 	nextPartitionID uint32
 	nextProducerID  int64
-	policyNames     policyNames
 	offset          journal.Offset // everything below was applied
 }
 
@@ -125,7 +129,7 @@ func (t *Topic) configure(config map[string]string) {
 // change is the newest picture, to be changed and stored: its maps are its own.
 func (c *Catalog) change() *View {
 	old := c.View()
-	return &View{Topics: maps.Clone(old.Topics), ByID: maps.Clone(old.ByID), Policies: old.Policies}
+	return &View{Topics: maps.Clone(old.Topics), ByID: maps.Clone(old.ByID), Policies: old.Policies, policyNames: old.policyNames}
 }
 
 // grow returns have with new partitions up to count.
@@ -196,7 +200,7 @@ func (c *Catalog) alterTopic(cmd *AlterTopic) Result {
 	maps.Copy(config, cmd.Set)
 	t.configure(config)
 	c.put(&t)
-	return Result{Topic: &t}
+	return Result{}
 }
 
 func (c *Catalog) deleteRecords(cmd *DeleteRecords) Result {

@@ -77,7 +77,7 @@ type AlterTopic struct {
 // Result is what a command came to.
 type Result struct {
 	Err             error  // one of the errors below, or of package qos
-	Topic           *Topic // CreateTopic, CreatePartitions, AlterTopic
+	Topic           *Topic // CreateTopic, CreatePartitions
 	FirstProducerID int64  // AllotProducerIDs
 }
 

@@ -12,42 +12,40 @@ type policyNames []string
 
 const maxPolicyNames = 10_000
 
-func (n *policyNames) add(name string, set *qos.Policies) {
-	if slices.Contains(*n, name) {
-		return
+// with is the names and one more.
+func (n policyNames) with(name string, set *qos.Policies) policyNames {
+	if slices.Contains(n, name) {
+		return n
 	}
-	*n = append(*n, name)
-	if len(*n) > maxPolicyNames+qos.MaxPolicies {
-		i := slices.IndexFunc(*n, func(old string) bool { return set.Get(old) == nil })
-		*n = slices.Delete(*n, i, i+1)
+	n = append(slices.Clone(n), name)
+	if len(n) > maxPolicyNames+qos.MaxPolicies {
+		i := slices.IndexFunc(n, func(old string) bool { return set.Get(old) == nil })
+		n = slices.Delete(n, i, i+1)
 	}
+	return n
 }
 
 func (c *Catalog) setPolicy(cmd *SetPolicy) Result {
-	p := cmd.Policy
-	if cmd.Initially && slices.Contains(c.policyNames, p.Name) {
+	v, p := c.change(), cmd.Policy
+	if cmd.Initially && v.PolicyKnown(p.Name) {
 		return Result{Err: fmt.Errorf("%w: %q", qos.ErrPolicyKnown, p.Name)}
 	}
-	set, err := c.View().Policies.With(p)
+	set, err := v.Policies.With(p)
 	if err != nil {
 		return Result{Err: err}
 	}
-	c.policyNames.add(p.Name, set)
-	c.putPolicies(set)
+	v.Policies, v.policyNames = set, v.policyNames.with(p.Name, set)
+	c.view.Store(v)
 	return Result{}
 }
 
 func (c *Catalog) unsetPolicy(name string) Result {
-	set, err := c.View().Policies.Without(name)
+	v := c.change()
+	set, err := v.Policies.Without(name)
 	if err != nil {
 		return Result{Err: err}
 	}
-	c.putPolicies(set)
-	return Result{}
-}
-
-func (c *Catalog) putPolicies(set *qos.Policies) {
-	v := c.change()
 	v.Policies = set
 	c.view.Store(v)
+	return Result{}
 }

@@ -85,7 +85,7 @@ func TestNamesOfPoliciesAreBounded(t *testing.T) {
 			t.Fatal(r.Err)
 		}
 	}
-	if n := len(c.policyNames); n != maxPolicyNames+qos.MaxPolicies || c.policyNames[0] != "stays" {
-		t.Errorf("%d names are remembered, the first %q", n, c.policyNames[0])
+	if names := c.View().policyNames; len(names) != maxPolicyNames+qos.MaxPolicies || names[0] != "stays" {
+		t.Errorf("%d names are remembered, the first %q", len(names), names[0])
 	}
 }

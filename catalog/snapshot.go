@@ -62,7 +62,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Encode lays out the whole catalog. Apply goroutine only. Producers that wrote nothing since expireBeforeMs are forgotten.
 func (c *Catalog) Encode(expireBeforeMs int64) ([]byte, error) {
 	s := snapshot{Offset: c.offset, NextPartitionID: c.nextPartitionID, NextProducerID: c.nextProducerID,
-		Policies: c.View().Policies.All(), PolicyNames: c.policyNames}
+		Policies: c.View().Policies.All(), PolicyNames: c.View().policyNames}
 	for _, t := range c.View().Topics {
 		st := snapshotTopic{ID: t.ID, Name: t.Name, Config: t.Config}
 		for _, p := range t.Partitions {
@@ -162,7 +162,9 @@ func decodeBody(body []byte) (*Catalog, error) {
 	if len(s.PolicyNames) > maxPolicyNames+qos.MaxPolicies {
 		return nil, fmt.Errorf("%d names of policies", len(s.PolicyNames))
 	}
-	c.policyNames = s.PolicyNames
+	v := c.change()
+	v.policyNames = s.PolicyNames
+	c.view.Store(v)
 	return c, nil
 }
 

@@ -111,16 +111,19 @@ func (a *admission) push(reqs []*Request) error {
 
 // queueOf finds the queue of a request's client, or gives it one, whose turn is the last.
 func (a *admission) queueOf(r *Request) *clientQueue {
-	client, weight := r.turn(), 1
+	client, weight := r.turn(), 0 // a command says nothing of it
 	if r.Labels != nil {
-		weight = max(weight, r.Labels.Weight)
+		weight = r.Labels.Weight
 	}
 	q := a.clients[client]
 	if q != nil {
-		a.weights += int64(weight - q.weight) // it may change at any time
-		q.weight = weight
+		if weight > 0 { // it may change at any time
+			a.weights += int64(weight - q.weight)
+			q.weight = weight
+		}
 		return q
 	}
+	weight = max(weight, 1)
 	if last := len(a.spare) - 1; last >= 0 {
 		q, a.spare = a.spare[last], a.spare[:last]
 	} else {

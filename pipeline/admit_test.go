@@ -124,7 +124,11 @@ func TestPartsByWeight(t *testing.T) {
 	if a.weights != 6 {
 		t.Errorf("the ring weighs %d", a.weights)
 	}
-	lighter := queued("four", 1)
+	lighter, command := queued("four", 1), queued("one", 1)
+	lighter.Labels.Weight = 1
+	if err := a.push([]*Request{command}); err != nil || a.weights != 6 {
+		t.Errorf("with a request that says no weight the ring weighs %d, %v", a.weights, err)
+	}
 	if err := a.push([]*Request{lighter}); err != nil || a.weights != 3 {
 		t.Errorf("a client whose weight fell to 1: the ring weighs %d, %v", a.weights, err)
 	}

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"tidemark/catalog"
@@ -12,6 +13,9 @@ import (
 // Command has the catalog carry cmd out, at level ALL and behind what the labels' turn has queued before, and waits until it is applied. When ctx ends first the command goes on, and the result is ErrTimedOut. A timeout of 0 is none.
 func (p *Pipeline) Command(ctx context.Context, cmd catalog.Command, labels *Labels, timeout time.Duration) catalog.Result {
 	payload := cmd.Encode()
+	if _, err := catalog.DecodeCommand(payload); err != nil { // it would end this process, and every later one, when it is applied
+		return catalog.Result{Err: fmt.Errorf("%w: %w", ErrCommand, err)}
+	}
 	w := &commandWait{done: make(chan struct{})}
 	w.req = Request{
 		Marks: qos.All.Marks() | qos.Applied, Level: qos.All, Bytes: len(payload),

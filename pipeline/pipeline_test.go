@@ -290,6 +290,24 @@ func TestOneRequestIsOneFrame(t *testing.T) {
 	}
 }
 
+// A command that cannot be read back is not written: it would end this process and every later one.
+func TestCommandThatCannotBeReadBack(t *testing.T) {
+	p, err := Open(Options{FS: vfs.NewMem(), DataDir: "data", SegmentBytes: 64 << 10, CacheBytes: 64 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	written := p.written.Load()
+	for _, cmd := range []catalog.Command{{}, {UnsetPolicy: &catalog.UnsetPolicy{Name: "\xff"}}} {
+		if r := p.Command(t.Context(), cmd, nil, 0); !errors.Is(r.Err, ErrCommand) {
+			t.Errorf("%v: %v", cmd, r.Err)
+		}
+	}
+	if p.written.Load() != written || p.Err() != nil {
+		t.Errorf("written moved from %d to %d, %v", written, p.written.Load(), p.Err())
+	}
+}
+
 func TestDeadlines(t *testing.T) {
 	gate := vfs.NewGate(".journal")
 	p := open(t, testOptions(vfs.NewFaulty(vfs.NewMem(), gate.Hook)))

@@ -68,6 +68,9 @@ var (
 	ErrClosed   = errors.New("pipeline: shutting down; nothing was written")
 )
 
+// ErrCommand says that a command was not written, since it could not be read back.
+var ErrCommand = errors.New("pipeline: the command cannot be read back; nothing was written")
+
 // ErrDeleted says that a record's partition went away before it was written.
 var ErrDeleted = errors.New("pipeline: the partition was deleted")
 

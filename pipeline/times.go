@@ -62,7 +62,7 @@ type Labels struct {
 	ClientID string
 	Topic    string // of its first partition
 	Turn     string // whose turn it takes at admission: one for all requests of a connection, so that their order is kept
-	Weight   int    // how much more than others it may send in a round; 0 is 1
+	Weight   int    // how much more than others it may send in a round; 0: as before, or 1
 
 	latency  *clientLatency // respond goroutine only
 	lookedUp time.Duration  // when latency was looked up. Respond goroutine only

@@ -21,7 +21,10 @@ type Policies struct {
 type who struct{ principal, client, topic string }
 
 // maxKnown bounds what a set remembers of its look-ups: clients choose their names.
-const maxKnown = 8192
+const (
+	maxKnown      = 8192
+	maxKnownBytes = 512 // of one look-up's names
+)
 
 // Len is the number of policies.
 func (s *Policies) Len() int {
@@ -119,6 +122,9 @@ func (s *Policies) For(principal, client, topic string) *Effective {
 		return e.(*Effective)
 	}
 	e := s.find(key)
+	if len(principal)+len(client)+len(topic) > maxKnownBytes {
+		return e
+	}
 	if s.knownLen.Add(1) > maxKnown {
 		s.known.Clear()
 		s.knownLen.Store(1)

@@ -176,15 +176,19 @@ func TestQuota(t *testing.T) {
 	if w := take("a", 500, 0); w != 500*time.Millisecond {
 		t.Errorf("half a second's more costs %v", w)
 	}
-	if w := q.Owes(ProduceBytes, limit, "u", "a", 200*time.Millisecond); w != 300*time.Millisecond {
+	rates := func(rate ByteRate) *Policies { return with(t, Policy{Name: "p", Topic: "t", ProduceRate: rate}) }
+	if w := q.Owes(ProduceBytes, rates(1000), "u", "a", 200*time.Millisecond); w != 300*time.Millisecond {
 		t.Errorf("200 ms later %v is owed", w)
 	}
 	if w := take("b", 1000, 0) + q.Take(FetchBytes, limit, "u", "a", 1000, 0); w != 0 {
 		t.Errorf("another client's, or another kind's: %v", w)
 	}
 	limit.Rate = 10_000 // what is owed is paid at the new rate
-	if w := q.Owes(ProduceBytes, limit, "u", "a", 200*time.Millisecond); w != 30*time.Millisecond {
+	if w := q.Owes(ProduceBytes, rates(10_000), "u", "a", 200*time.Millisecond); w != 30*time.Millisecond {
 		t.Errorf("at ten times the rate %v is owed", w)
+	}
+	if w := q.Owes(ProduceBytes, nil, "u", "a", 200*time.Millisecond); w != 0 || len(q.debts) != 0 {
+		t.Errorf("to a policy that is gone %v is owed", w)
 	}
 	if w := take("a", 10_000, time.Hour); w != 0 {
 		t.Errorf("after an hour a second's worth costs %v", w)
@@ -195,7 +199,9 @@ func TestQuota(t *testing.T) {
 	if w := take("b", 1<<60, time.Hour); w != maxWait {
 		t.Errorf("a large debt costs %v at once", w)
 	}
-	if c := q.Counts("p"); c.Throttled.Load() != 3 {
+	q.Count("p", time.Second)
+	q.Count("p", 0)
+	if c := q.Counts("p"); c.Throttled.Load() != 1 || c.Waits.Load() != 1e9 {
 		t.Errorf("%d were throttled", c.Throttled.Load())
 	}
 	// Clients choose their names: full buckets are let go.

@@ -1,6 +1,7 @@
 package qos
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +21,7 @@ const (
 type Quotas struct {
 	mu      sync.Mutex
 	buckets map[bucketKey]*bucket // guarded by mu
+	debts   map[debtor][]string   // policies whose bucket was in debt when it was looked at last; guarded by mu
 	counts  sync.Map              // policy name to *QuotaCounts
 
 	sweepAt int // guarded by mu: how many buckets there may be before the full ones are dropped
@@ -28,6 +30,11 @@ type Quotas struct {
 type bucketKey struct {
 	kind                      Kind
 	policy, principal, client string
+}
+
+type debtor struct {
+	kind              Kind
+	principal, client string
 }
 
 type bucket struct {
@@ -50,7 +57,7 @@ const sweepLeast = 4096
 
 // NewQuotas is a set of full buckets.
 func NewQuotas() *Quotas {
-	return &Quotas{buckets: make(map[bucketKey]*bucket), sweepAt: sweepLeast}
+	return &Quotas{buckets: make(map[bucketKey]*bucket), debts: make(map[debtor][]string), sweepAt: sweepLeast}
 }
 
 // Take takes n from a client's bucket and returns how long the client must wait until it is out of debt, 0 when it is not. now is a clock that never goes back.
@@ -59,26 +66,62 @@ func (q *Quotas) Take(kind Kind, limit Limit, principal, client string, n int, n
 		return 0
 	}
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	b := q.bucket(bucketKey{kind, limit.Policy, principal, client}, limit.Rate, now)
 	b.tokens -= float64(n)
 	wait := b.wait()
-	q.mu.Unlock()
-	if wait > 0 {
-		c := q.Counts(limit.Policy)
-		c.Throttled.Add(1)
-		c.Waits.Add(int64(wait))
+	if who := (debtor{kind, principal, client}); wait > 0 && !slices.Contains(q.debts[who], limit.Policy) {
+		q.debts[who] = append(q.debts[who], limit.Policy)
 	}
 	return wait
 }
 
-// Owes is how long a client has to wait before it is out of debt.
-func (q *Quotas) Owes(kind Kind, limit Limit, principal, client string, now time.Duration) time.Duration {
-	if limit.Rate <= 0 {
-		return 0
-	}
+// Owes is how long a client has to wait before it is out of debt, by the rates that policies have now; what it owes to one that is gone is forgiven.
+func (q *Quotas) Owes(kind Kind, set *Policies, principal, client string, now time.Duration) (wait time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.bucket(bucketKey{kind, limit.Policy, principal, client}, limit.Rate, now).wait()
+	who := debtor{kind, principal, client}
+	left := q.debts[who][:0]
+	for _, policy := range q.debts[who] {
+		key := bucketKey{kind, policy, principal, client}
+		rate := set.Get(policy).rate(kind)
+		if q.buckets[key] == nil || rate == 0 {
+			delete(q.buckets, key)
+			continue
+		}
+		if w := q.bucket(key, rate, now).wait(); w > 0 {
+			wait = max(wait, w)
+			left = append(left, policy)
+		}
+	}
+	if len(left) == 0 {
+		delete(q.debts, who)
+	} else {
+		q.debts[who] = left
+	}
+	return wait
+}
+
+// rate is the policy's of a kind; 0: none.
+func (p *Policy) rate(kind Kind) int64 {
+	switch {
+	case p == nil:
+		return 0
+	case kind == ProduceBytes:
+		return int64(p.ProduceRate)
+	case kind == FetchBytes:
+		return int64(p.FetchRate)
+	}
+	return int64(p.RequestRate)
+}
+
+// Count notes that after a request its client had to wait for a policy's rate.
+func (q *Quotas) Count(policy string, wait time.Duration) {
+	if wait > 0 {
+		c := q.Counts(policy)
+		c.Throttled.Add(1)
+		c.Waits.Add(int64(wait))
+	}
 }
 
 // bucket finds a bucket, filled up to now.
@@ -100,6 +143,7 @@ func (q *Quotas) sweep(now time.Duration) {
 	for key, b := range q.buckets {
 		if b.fill(now); b.tokens >= float64(b.rate) {
 			delete(q.buckets, key)
+			delete(q.debts, debtor{key.kind, key.principal, key.client}) // what it still owes of another it is told again with its next request
 		}
 	}
 	q.sweepAt = max(sweepLeast, 2*len(q.buckets))

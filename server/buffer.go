@@ -18,7 +18,7 @@ type chunk struct {
 }
 
 // chunkSizes are those that are kept for use again: a batch of a round size fits, with the request around it.
-var chunkSizes = [...]int{chunkBytes, 256<<10 + chunkSlack, 1<<20 + chunkSlack, 4<<20 + chunkSlack, 16<<20 + chunkSlack}
+var chunkSizes = [...]int{chunkBytes, 128<<10 + chunkSlack, 256<<10 + chunkSlack, 512<<10 + chunkSlack, 1<<20 + chunkSlack, 2<<20 + chunkSlack, 4<<20 + chunkSlack, 8<<20 + chunkSlack, 16<<20 + chunkSlack}
 
 const chunkSlack = 4 << 10
 

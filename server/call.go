@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tidemark/pipeline"
+	"tidemark/qos"
 	"tidemark/server/kafka"
 )
 
@@ -29,7 +30,8 @@ type call struct {
 	chunk  *chunk
 	slot   uint64
 	bytes  int
-	wait   time.Duration // that the client has to wait after it, for the requests that it made
+	until  time.Duration // that the client has to wait after it, for the requests that it made, on the pipeline's clock; 0: it has not to
+	set    *qos.Policies // that say so
 }
 
 // maxCalls bounds the requests of one connection that wait for their turn. Clients have a handful in flight.
@@ -38,7 +40,10 @@ const maxCalls = 16
 // call queues a request. What was read before it is submitted first, so that a client sees its own writes in order. IO goroutine.
 func (s *Session) call(h kafka.Header, c *chunk, n int, wait time.Duration) {
 	s.submitAll()
-	one := call{header: h, who: s.who.Load(), chunk: c, slot: s.slot, bytes: n, wait: wait}
+	one := call{header: h, who: s.who.Load(), chunk: c, slot: s.slot, bytes: n, set: s.limits.set}
+	if wait > 0 {
+		one.until = s.now + wait
+	}
 	s.slot++
 	s.spend(charge(n))
 	s.calls.waiting.Add(1)
@@ -110,7 +115,11 @@ func (s *Session) serve(c call) {
 		s.fail(fmt.Errorf("%w (API key %d, version %d)", err, c.header.Key, c.header.Version))
 		return
 	}
-	s.throttle(kafka.SetThrottle(resp, c.wait))
+	wait := time.Duration(0)
+	if c.set == s.srv.broker.Policies() { // else what is owed is paid at another rate
+		wait = max(c.until-s.srv.pipeline.Now(), 0)
+	}
+	s.throttle(kafka.SetThrottle(resp, wait))
 	out := kafka.AppendResponse(nil, c.header.CorrelationID, resp)
 	if len(out) > s.srv.opts.ConnectionUnsentBytes {
 		s.unsent.Store(int64(len(out))) // until it was sent: the next call waits for that

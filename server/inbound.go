@@ -22,7 +22,7 @@ type inbound struct {
 	chunk   *chunk // that holds part, once it is large
 	whole   int    // its size; 0: there is none
 	backlog []byte // read while paused
-	behind  bool   // a frame waits: a Produce for the calls before it, or any for its client's debt
+	behind  bool   // a frame waits: a Produce for the calls before it, or any for its client's debt or bytes in flight
 }
 
 var (
@@ -35,6 +35,7 @@ func (in *inbound) feed(s *Session, a *arena, p []byte) {
 	for (len(p) > 0 || in.gathered()) && !s.dead.Load() && !s.srv.draining.Load() {
 		if s.overBudget() || s.limits.share.over() || s.throttled() {
 			in.keep(p)
+			in.behind = in.behind || in.gathered() // what stopped it may have passed when endData looks: a frame waits, so Turn has to come
 			return
 		}
 		var ok bool
@@ -109,10 +110,10 @@ func (in *inbound) announce(s *Session, prefix []byte) bool {
 // gatherSmall is the size up to which a frame that comes in pieces gets memory of just its size.
 const gatherSmall = 16 << 10
 
-// gather appends to a frame that comes in pieces. It takes at most four times what has come, and a chunk: more would let a client hold memory by announcing, less would have large frames copied again and again.
+// gather appends to a frame that comes in pieces. It takes at most about eight times what has come, half of that because chunks come in powers of two, and a chunk: more would let a client hold memory by announcing, less would have large frames copied again and again.
 func (in *inbound) gather(p []byte) {
 	if need := len(in.part) + len(p); need > cap(in.part) {
-		want := min(in.whole, max(need, 4*cap(in.part), 4<<10))
+		want := min(in.whole, max(need, 4*(cap(in.part)-chunkSlack), 4<<10))
 		var c *chunk
 		var grown []byte
 		if want <= gatherSmall {
@@ -223,6 +224,9 @@ func (s *Session) produce(a *arena, h *kafka.Header, frame []byte, c *chunk, wai
 		p.Buffer = c
 	}
 	p.Request.Bytes = len(frame)
+	if len(frame) > chunkBytes/4 { // the chunk is its own
+		p.Request.Bytes = len(c.buf)
+	}
 	p.Request.Labels = s.labels.of(s.who.Load(), p.Topic(), s.limits.weight())
 	s.submit = append(s.submit, &p.Request)
 	return true

@@ -9,7 +9,7 @@ import (
 	"tidemark/server/kafka"
 )
 
-// limits are what policies allow the client of one connection: how fast it may ask, and how much it may have in flight. They are looked up again when the policies or the client id change. IO goroutine only, but for until.
+// limits are what policies allow the client of one connection: how fast it may ask, and how much it may have in flight. They are looked up again when the policies or the client id change. IO goroutine only, but for until and timer.
 type limits struct {
 	set   *qos.Policies  // that the rest comes from
 	who   *kafka.Client  // whose they are
@@ -22,7 +22,7 @@ type limits struct {
 // throttleLook is how often a connection that has to wait looks whether the policies have changed.
 const throttleLook = 250 * time.Millisecond
 
-// look takes the newest policies' limits. It is called once a turn, and where a client id may have changed.
+// look takes the newest policies' limits, if they or the client id have changed.
 func (s *Session) look() {
 	l, set, who := &s.limits, s.srv.broker.Policies(), s.who.Load()
 	if set == l.set && (set == nil || who == l.who) {
@@ -100,7 +100,7 @@ func (s *Session) owes(frame []byte) bool {
 	if s.look(); s.limits.says == nil {
 		return false
 	}
-	wait := s.srv.broker.Owes(s.limits.says, s.who.Load(), h.Key, s.now)
+	wait := s.srv.broker.Owes(s.limits.set, s.who.Load(), h.Key, s.now)
 	s.throttle(wait)
 	return wait > 0
 }

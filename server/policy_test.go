@@ -183,6 +183,27 @@ func TestProduceRate(t *testing.T) {
 	})
 }
 
+// The rate of a policy for a topic holds for a new connection, too, and not for another topic's sake once it is gone.
+func TestDebtOutlivesAConnection(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		records := values(strings.Repeat("x", 64<<10))
+		c := n.dialAs(t, "c")
+		c.create("t", 1)
+		n.set(t, qos.Policy{Name: "t", Topic: "t", ProduceRate: 1000})
+		c.produce("t", 0, 101, records)
+		c.Close()
+		fresh := n.dialAs(t, "c")
+		req := produceTo("t", 0, 101, values("x"))
+		id := fresh.send(req)
+		silent(t, "the client owes for a minute", fresh)
+		n.dialAs(t, "other").produce("t", 0, 101, values("x"))
+		if err := n.srv.broker.UnsetPolicy(t.Context(), "t"); err != nil {
+			t.Fatal(err)
+		}
+		fresh.receive(req, id)
+	})
+}
+
 // A change of the policy counts at once for a connection that waits under the old one.
 func TestPolicyChangesWhileAConnectionWaits(t *testing.T) {
 	each(t, func(t *testing.T, n *node) {
@@ -259,6 +280,8 @@ func TestPoliciesOverHTTP(t *testing.T) {
 		{"GET", "/qos/a%2Fb", "", 200, `"produce_rate": "5MiB/s"`},
 		{"GET", "/qos/b", "", 404, `no such policy: "b"`},
 		{"DELETE", "/qos/b", "", 404, "no such policy"},
+		{"DELETE", "/qos/%FF", "", 404, "no such policy"},
+		{"PUT", "/qos/%FF", `{"weight":1}`, 400, "printable"},
 		{"PUT", "/qos/b", `{"client":"c*","weight":1}`, 409, `"a/b" is for client=c*`},
 		{"PUT", "/qos/b", `{"name":"c","weight":1}`, 400, `"c" in the body and "b" in the path`},
 		{"PUT", "/qos/b", `{"wieght":1}`, 400, "wieght"},

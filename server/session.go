@@ -21,7 +21,7 @@ type Session struct {
 	// immutable
 	srv    *Server
 	conn   transportConn
-	client kafka.Client // ID is set by the IO goroutine with the first request; a later change makes a new one
+	client kafka.Client // Turn is set by the IO goroutine with the first request; who has the client id
 
 	// IO goroutine only
 	in     inbound
@@ -81,7 +81,6 @@ func (s *Session) Turn(io ioConn, a *arena) {
 	}
 	s.paused = false
 	s.now = s.srv.pipeline.Now()
-	s.look()
 	s.in.resume(s, a)
 	s.endData(io)
 	if !s.paused {

@@ -127,12 +127,12 @@ const none = "none"
 
 // apply changes the policy by the flags.
 func (c *QosSetCmd) apply(p *qos.Policy) error {
-	for _, f := range []struct {
-		flag string
-		text *string
-		to   *string
-	}{{"--principal", c.Principal, &p.Principal}, {"--client", c.Client, &p.Client}, {"--topic", c.Topic, &p.Topic}} {
-		if f.text != nil {
+	for _, f := range []struct{ text, to *string }{{c.Principal, &p.Principal}, {c.Client, &p.Client}, {c.Topic, &p.Topic}} {
+		switch {
+		case f.text == nil:
+		case *f.text == none:
+			*f.to = ""
+		default:
 			*f.to = *f.text
 		}
 	}

@@ -52,6 +52,9 @@ func TestQosSetKeepsWhatIsNotNamed(t *testing.T) {
 	if have["a/b"] != want {
 		t.Errorf("got  %s\nwant %s", have["a/b"], want)
 	}
+	if r := set("a/b", "--client", "none", "--topic", "t", "--weight", "none", "--in-flight", "none", "--request-rate", "none"); r.code != exitOK || !strings.Contains(have["a/b"], `{"name":"a/b","topic":"t","acks_1"`) {
+		t.Errorf("%s%s", have["a/b"], r.stderr)
+	}
 	for _, c := range []struct{ flag, value, says string }{
 		{"--floor", "strong", "the levels are"}, {"--deadline", "soon", "like 50ms"}, {"--produce-rate", "fast", "like 5MiB/s"}, {"--fetch-rate", "-1", "like 5MiB/s"},
 		{"--request-rate", "1.5", "like 100/s"}, {"--in-flight", "x", "like 8MiB"}, {"--weight", "0", "from 1 to"},
@@ -73,7 +76,7 @@ func TestInitialPolicies(t *testing.T) {
 		}
 		return loadSettings(file, nil, nil)
 	}
-	s, err := load("qos:\n  acks_1: receive\n  policies:\n    - name: a\n      client: orders-*\n      produce_rate: 5242880\n      deadline: 50ms\n      weight: 4\n    - {name: b, topic: audit, floor: all}\n")
+	s, err := load("qos:\n  acks_1: receive\n  policies:\n    - name: a\n      client: orders-*\n      produce_rate: 5242880\n      deadline: 50ms\n      weight: 4\n    - {name: b, topic: audit, client: , floor: all}\n")
 	if err != nil || len(s.Policies) != 2 || s.Policies[0].ProduceRate != 5<<20 || s.Policies[0].Weight != 4 || *s.Policies[1].Floor != qos.All || s.AcksOne != qos.Receive {
 		t.Fatalf("%+v, %v", s, err)
 	}
@@ -83,7 +86,7 @@ func TestInitialPolicies(t *testing.T) {
 		t.Errorf("what is printed is not read: %v\n%s", err, b.String())
 	}
 	for text, says := range map[string]string{
-		"qos.policies: 3": "it is a list", "qos.policies: [3]": "item 1 is no map", "qos.policies: [{name: a, wait: 1}]": `"wait"`, "qos.policies: [{name: a}]": "sets nothing",
+		"qos.policies: [{name: a, client: 007, weight: 1}]": "client: 7 is no text", "qos.policies: 3": "it is a list", "qos.policies: [3]": "item 1 is no map", "qos.policies: [{name: a, wait: 1}]": `"wait"`, "qos.policies: [{name: a}]": "sets nothing",
 		"qos.policies: [{name: a, floor: strong}]": "strong", "qos.policies: [{name: a, weight: 1}, {name: a, weight: 2}]": "two policies", "qos.policies: [{name: a, weight: 1}, {name: b, weight: 2}]": "same requests",
 	} {
 		if _, err := load(text); err == nil || !strings.Contains(err.Error(), says) {

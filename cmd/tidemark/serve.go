@@ -143,7 +143,7 @@ func serve(ctx context.Context, s *settings, log zerolog.Logger) error {
 	p.Metrics(reg)
 	for _, policy := range s.Policies {
 		if err := kafka.SetPolicy(ctx, p, policy, true, commandTimeout); err != nil {
-			return exitWith(exitUsage, errors.Join(fmt.Errorf("%s: %w", policiesKey, err), p.Close()))
+			return policyError(ctx, policy.Name, err, p.Close())
 		}
 	}
 	srv, err := server.Start(serverOptions(s, log, cores, fail), p)
@@ -178,6 +178,21 @@ func serve(ctx context.Context, s *settings, log zerolog.Logger) error {
 	}
 	log.Info().Msg("stopped")
 	return nil
+}
+
+// policyError is why a node does not start without a policy of its file: its clients might rely on it.
+func policyError(ctx context.Context, name string, err, closed error) error {
+	if ctx.Err() != nil {
+		return closed // it was stopped
+	}
+	code := exitFailure
+	switch {
+	case errors.As(closed, new(*journal.FatalError)):
+		code = exitDisk
+	case errors.Is(err, qos.ErrPolicy), errors.Is(err, qos.ErrPolicyTie), errors.Is(err, qos.ErrPolicies):
+		code = exitUsage
+	}
+	return exitWith(code, errors.Join(fmt.Errorf("%s: %q: %w", policiesKey, name, err), closed))
 }
 
 var errStopping = errors.New("stopping")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"tidemark/qos"
 )
@@ -29,7 +30,13 @@ func initialPolicies(v any) ([]qos.Policy, error) {
 		}
 		text := make(map[string]any, len(fields))
 		for key, value := range fields {
-			if text[key] = value; key != "weight" {
+			switch _, isText := value.(string); {
+			case value == nil: // the key stands there for nothing
+			case slices.Contains([]string{"name", "principal", "client", "topic"}, key) && !isText:
+				return nil, fmt.Errorf("%s: item %d: %s: %v is no text: put it in quotes", policiesKey, i+1, key, value)
+			case key == "weight":
+				text[key] = value
+			default:
 				text[key] = fmt.Sprint(value) // numbers of bytes are sizes, too
 			}
 		}

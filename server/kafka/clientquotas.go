@@ -138,6 +138,9 @@ func (b *Broker) alterClientQuotas(ctx context.Context, _ *Client, kreq kmsg.Req
 	req := kreq.(*kmsg.AlterClientQuotasRequest)
 	resp := req.ResponseKind().(*kmsg.AlterClientQuotasResponse)
 	for _, re := range req.Entries {
+		if ctx.Err() != nil { // nobody waits for it any more
+			return resp
+		}
 		e := kmsg.NewAlterClientQuotasResponseEntry()
 		for _, part := range re.Entity {
 			one := kmsg.NewAlterClientQuotasResponseEntryEntity()

@@ -27,6 +27,7 @@ var codes = []struct {
 	{pipeline.ErrTooLarge, kerr.MessageTooLarge},
 	{pipeline.ErrClosed, kerr.NotLeaderForPartition},
 	{pipeline.ErrTerm, kerr.NotLeaderForPartition},
+	{pipeline.ErrCommand, kerr.InvalidRequest},
 	{pipeline.ErrDeleted, kerr.UnknownTopicOrPartition},
 	{pipeline.ErrOutOfRange, kerr.OffsetOutOfRange},
 

@@ -28,7 +28,7 @@ var sentinels = map[string]struct {
 }{
 	"../../pipeline": {mapped: map[string]error{
 		"ErrBusy": pipeline.ErrBusy, "ErrTimedOut": pipeline.ErrTimedOut, "ErrExpired": pipeline.ErrExpired, "ErrNoSpace": pipeline.ErrNoSpace, "ErrTooLarge": pipeline.ErrTooLarge,
-		"ErrFailed": pipeline.ErrFailed, "ErrClosed": pipeline.ErrClosed, "ErrDeleted": pipeline.ErrDeleted, "ErrOutOfRange": pipeline.ErrOutOfRange, "ErrTerm": pipeline.ErrTerm,
+		"ErrFailed": pipeline.ErrFailed, "ErrClosed": pipeline.ErrClosed, "ErrDeleted": pipeline.ErrDeleted, "ErrOutOfRange": pipeline.ErrOutOfRange, "ErrTerm": pipeline.ErrTerm, "ErrCommand": pipeline.ErrCommand,
 	}, never: map[string]string{"ErrProfiling": "it is for the admin listener"}},
 	"../../catalog": {mapped: map[string]error{
 		"ErrTopicExists": catalog.ErrTopicExists, "ErrUnknownTopic": catalog.ErrUnknownTopic, "ErrUnknownPartition": catalog.ErrUnknownPartition, "ErrPartitionCount": catalog.ErrPartitionCount,

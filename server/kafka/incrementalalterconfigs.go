@@ -15,14 +15,22 @@ import (
 func (b *Broker) incrementalAlterConfigs(ctx context.Context, c *Client, kreq kmsg.Request) kmsg.Response {
 	req := kreq.(*kmsg.IncrementalAlterConfigsRequest)
 	resp := req.ResponseKind().(*kmsg.IncrementalAlterConfigsResponse)
-	for i, rr := range req.Resources {
+	type resource struct {
+		kind kmsg.ConfigResourceType
+		name string
+	}
+	named := make(map[resource]int)
+	for _, rr := range req.Resources {
+		named[resource{rr.ResourceType, rr.ResourceName}]++
+	}
+	for _, rr := range req.Resources {
+		if ctx.Err() != nil { // nobody waits for it any more
+			return resp
+		}
 		r := kmsg.NewIncrementalAlterConfigsResponseResource()
 		r.ResourceType, r.ResourceName = rr.ResourceType, rr.ResourceName
-		twice := slices.ContainsFunc(req.Resources[:i], func(before kmsg.IncrementalAlterConfigsRequestResource) bool {
-			return before.ResourceType == rr.ResourceType && before.ResourceName == rr.ResourceName
-		})
 		cmd, code, err := b.planAlter(rr)
-		if twice {
+		if named[resource{rr.ResourceType, rr.ResourceName}] > 1 {
 			code, err = kerr.InvalidRequest.Code, fmt.Errorf("resource %q is named twice in one request", rr.ResourceName)
 		}
 		if err == nil && !req.ValidateOnly {

@@ -20,47 +20,61 @@ func (b *Broker) Policies() *qos.Policies { return b.p.View().Policies }
 // QuotaCounts are what the rates of a policy did.
 func (b *Broker) QuotaCounts(policy string) *qos.QuotaCounts { return b.quotas.Counts(policy) }
 
-// applyPolicies has what the policies say of a decoded Produce: its marks and deadline, and the time that its client has to wait. A request whose topics differ takes the union of their marks and the shortest of their deadlines.
+// applyPolicies has what the policies say of a decoded Produce: its marks and deadline, and the time that its client has to wait. A request whose topics differ takes the union of their marks and the shortest of their deadlines. It is charged the batches that it brings to each topic; one that is refused, in part or as a whole, costs all of its bytes.
 func (b *Broker) applyPolicies(c *Produce, set *qos.Policies, who *Client, body int, now time.Duration) (marks qos.Marks, deadline time.Duration) {
-	charged := len(c.Request.Records) > 0
+	var slowest string
+	take := func(e *qos.Effective, bytes int) {
+		if wait := b.quotas.Take(qos.ProduceBytes, e.Produce, who.Principal, who.ID, bytes, now); wait > c.Throttle {
+			c.Throttle, slowest = wait, e.Produce.Policy
+		}
+	}
+	refused := len(c.Request.Records) < len(c.parts)
+	if refused || len(c.parts) == 0 {
+		take(set.For(who.Principal, who.ID, ""), body)
+	}
 	next := 0
 	for i := range c.topics {
-		t := &c.topics[i]
-		name, bytes := t.name, 0
-		for _, p := range c.parts[next : next+t.parts] {
+		parts := c.parts[next : next+c.topics[i].parts]
+		next += len(parts)
+		bytes, topic := 0, ""
+		for _, p := range parts {
 			if p.record >= 0 {
-				name = p.part.Topic
+				topic = p.part.Topic
 				bytes += len(c.Request.Records[p.record].Payload)
 			}
 		}
-		next += t.parts
-		if !charged && i == 0 { // all was refused: it cost what it brought
-			bytes = body
+		if topic == "" { // nothing of it is written
+			continue
 		}
-		e := set.For(who.Principal, who.ID, name)
+		e := set.For(who.Principal, who.ID, topic)
 		_, m, _ := e.Marks(c.Acks, b.cfg.Acks)
 		marks |= m
 		if d := time.Duration(e.Deadline); d > 0 && (deadline == 0 || d < deadline) {
 			deadline = d
 		}
-		c.Throttle = max(c.Throttle, b.quotas.Take(qos.ProduceBytes, e.Produce, who.Principal, who.ID, bytes, now))
+		if !refused {
+			take(e, bytes)
+		}
 	}
+	b.quotas.Count(slowest, c.Throttle)
 	return marks, deadline
 }
 
 // TakeRequest charges a client for a request and returns how long it has to wait.
 func (b *Broker) TakeRequest(e *qos.Effective, who *Client, now time.Duration) time.Duration {
-	return b.quotas.Take(qos.Requests, e.Requests, who.Principal, who.ID, 1, now)
+	wait := b.quotas.Take(qos.Requests, e.Requests, who.Principal, who.ID, 1, now)
+	b.quotas.Count(e.Requests.Policy, wait)
+	return wait
 }
 
-// Owes is how long a client has to wait before a request of this key may be served: what it had before is not paid for yet.
-func (b *Broker) Owes(e *qos.Effective, who *Client, key int16, now time.Duration) time.Duration {
-	wait := b.quotas.Owes(qos.Requests, e.Requests, who.Principal, who.ID, now)
+// Owes is how long a client has to wait before a request of this key may be served: what it had before, on any connection, is not paid for yet.
+func (b *Broker) Owes(set *qos.Policies, who *Client, key int16, now time.Duration) time.Duration {
+	wait := b.quotas.Owes(qos.Requests, set, who.Principal, who.ID, now)
 	switch kmsg.Key(key) {
 	case kmsg.Produce:
-		wait = max(wait, b.quotas.Owes(qos.ProduceBytes, e.Produce, who.Principal, who.ID, now))
+		wait = max(wait, b.quotas.Owes(qos.ProduceBytes, set, who.Principal, who.ID, now))
 	case kmsg.Fetch:
-		wait = max(wait, b.quotas.Owes(qos.FetchBytes, e.Fetch, who.Principal, who.ID, now))
+		wait = max(wait, b.quotas.Owes(qos.FetchBytes, set, who.Principal, who.ID, now))
 	}
 	return wait
 }
@@ -71,13 +85,18 @@ func (b *Broker) chargeFetch(who *Client, parts []fetchPart) (wait time.Duration
 	if set.Len() == 0 {
 		return 0
 	}
-	now := b.p.Now()
+	now, slowest := b.p.Now(), ""
 	for i := range parts {
-		if n := len(parts[i].resp.RecordBatches); n > 0 {
-			e := set.For(who.Principal, who.ID, parts[i].part.Topic)
-			wait = max(wait, b.quotas.Take(qos.FetchBytes, e.Fetch, who.Principal, who.ID, n, now))
+		n := len(parts[i].resp.RecordBatches)
+		if n == 0 {
+			continue
+		}
+		e := set.For(who.Principal, who.ID, parts[i].part.Topic)
+		if w := b.quotas.Take(qos.FetchBytes, e.Fetch, who.Principal, who.ID, n, now); w > wait {
+			wait, slowest = w, e.Fetch.Policy
 		}
 	}
+	b.quotas.Count(slowest, wait)
 	return wait
 }
 
@@ -124,6 +143,9 @@ func SetPolicy(ctx context.Context, p *pipeline.Pipeline, policy qos.Policy, ini
 	if err := policy.Validate(); err != nil {
 		return err
 	}
+	if initially && p.View().PolicyKnown(policy.Name) {
+		return nil
+	}
 	err := p.Command(ctx, catalog.Command{SetPolicy: &catalog.SetPolicy{Policy: policy, Initially: initially}}, nil, timeout).Err
 	if initially && errors.Is(err, qos.ErrPolicyKnown) {
 		return nil
@@ -145,12 +167,16 @@ func (b *Broker) UnsetPolicy(ctx context.Context, name string) error {
 	return b.unsetPolicy(ctx, name)
 }
 
+// setPolicy and unsetPolicy wait also when nobody waits for them any more: who changes policies next has to see what came of it. policyMu is held.
 func (b *Broker) setPolicy(ctx context.Context, policy qos.Policy) error {
-	return SetPolicy(ctx, b.p, policy, false, b.cfg.CommandTimeout)
+	return SetPolicy(context.WithoutCancel(ctx), b.p, policy, false, b.cfg.CommandTimeout)
 }
 
 func (b *Broker) unsetPolicy(ctx context.Context, name string) error {
-	err := b.p.Command(ctx, catalog.Command{UnsetPolicy: &catalog.UnsetPolicy{Name: name}}, nil, b.cfg.CommandTimeout).Err
+	if _, err := b.Policies().Without(name); err != nil {
+		return err
+	}
+	err := b.p.Command(context.WithoutCancel(ctx), catalog.Command{UnsetPolicy: &catalog.UnsetPolicy{Name: name}}, nil, b.cfg.CommandTimeout).Err
 	if err == nil {
 		b.quotas.Forget(name)
 	}
