@@ -34,6 +34,7 @@ var mayImport = map[string][]string{
 	"scripts/torture": {"catalog", "internal/batch", "internal/kwire", "internal/planted", "internal/vfs", "journal", "journal/index", "pipeline", "qos", "scripts/node"},
 	"scripts/waiting": {"internal/kwire", "internal/vfs", "scripts/node"},
 	"scripts/floor":   {"scripts/node"},
+	"scripts/picture": {},
 	"scripts/beside":  {"internal/kwire", "qos", "scripts/node", "server"},
 }
 
