@@ -363,3 +363,38 @@ func TestLostOldestSegmentIsNotRetention(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// However many segments retention wants gone, one mark lets them go: marks are written at most ten times a second, and segments fill faster than that.
+func TestManySegmentsGoWithOneMark(t *testing.T) {
+	mem := vfs.NewMem()
+	opts := testOptions(mem)
+	p := open(t, opts)
+	part := createTopic(t, p, "t", 1).Partitions[0]
+	w := newWaiter()
+	for i := range 600 {
+		r := produce(qos.Persistence, part, makeBatch(1, fmt.Sprintf("%d|%s", i, strings.Repeat("x", 4000)), -1, -1, -1))
+		if w.wait(t, w.submit(t, p, r)); r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	opts.RetentionBytes = 256 << 10
+	p, err := openStill(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := len(p.journal.Segments())
+	for range 2 {
+		if err := p.upkeep.retain(); err != nil || !p.marker.step() {
+			t.Fatal(err)
+		}
+	}
+	if kept := int64(p.Written() - p.journal.First()); kept > opts.RetentionBytes || before < 20 {
+		t.Errorf("%d bytes of %d segments are kept after one mark, wanted are %d", kept, before, opts.RetentionBytes)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

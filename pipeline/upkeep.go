@@ -172,7 +172,11 @@ func (u *upkeep) retain() error {
 			return nil
 		}
 		if p.marker.first.Load() < first+size { // said first, so that a segment that is missing can be told from one that was dropped
-			p.marker.raise(first + size)
+			to := first + size
+			for to+size <= limit && u.expired(to) { // one mark for all of them: it is written at most ten times a second
+				to += size
+			}
+			p.marker.raise(to)
 			return nil
 		}
 		p.raiseLogStarts(first + size) // before the bytes go: a reader is told where the log begins, and finds no gap
