@@ -391,7 +391,7 @@ func TestManySegmentsGoWithOneMark(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if kept := int64(p.Written() - p.journal.First()); kept > opts.RetentionBytes || before < 20 {
+	if kept := int64(p.Written() - p.journal.First()); kept > opts.RetentionBytes || before < 8 {
 		t.Errorf("%d bytes of %d segments are kept after one mark, wanted are %d", kept, before, opts.RetentionBytes)
 	}
 	if err := p.Close(); err != nil {

@@ -117,7 +117,8 @@ func (c *client) flood(req *kmsg.ProduceRequest, depth int, acked *atomic.Int64)
 }
 
 func unlessOver(ctx context.Context, err error) error {
-	if ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) { // the connection's deadline is ctx's
+	over := ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) // the connection's deadline is ctx's
+	if over {
 		return nil
 	}
 	return err

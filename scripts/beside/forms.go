@@ -106,7 +106,7 @@ func rates(b *bench) error {
 func (b *bench) limitedRate(ctx context.Context) (rate float64, other time.Duration, err error) {
 	before, err := b.status()
 	for s := before; err == nil && s.Policies["p"].Throttled == before.Policies["p"].Throttled; s, err = b.status() {
-		if ctx.Err() != nil {
+		if over := ctx.Err() != nil; over {
 			return 0, 0, nil // the client says why
 		}
 		time.Sleep(10 * time.Millisecond) // a pace of looking
