@@ -106,8 +106,10 @@ func rates(b *bench) error {
 func (b *bench) limitedRate(ctx context.Context) (rate float64, other time.Duration, err error) {
 	before, err := b.status()
 	for s := before; err == nil && s.Policies["p"].Throttled == before.Policies["p"].Throttled; s, err = b.status() {
-		if over := ctx.Err() != nil; over {
-			return 0, 0, nil // the client says why
+		select {
+		case <-ctx.Done(): // the client says why
+			return 0, 0, nil
+		default:
 		}
 		time.Sleep(10 * time.Millisecond) // a pace of looking
 	}
