@@ -15,6 +15,14 @@ func (f *follower) apply(r journal.Record) error {
 		return err
 	}
 	result := f.p.catalog.Apply(cmd)
+	if f.live && result.Err == nil {
+		switch {
+		case cmd.SetPolicy != nil:
+			f.p.event(PolicyChanged{Name: cmd.SetPolicy.Policy.Name, Policy: &cmd.SetPolicy.Policy})
+		case cmd.UnsetPolicy != nil:
+			f.p.event(PolicyChanged{Name: cmd.UnsetPolicy.Name})
+		}
+	}
 	if cmd.DeleteTopic != nil && result.Err == nil {
 		for _, part := range result.Topic.Partitions {
 			f.p.index.Forget(part.ID)

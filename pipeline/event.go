@@ -3,6 +3,7 @@ package pipeline
 import (
 	"tidemark/catalog"
 	"tidemark/journal"
+	"tidemark/qos"
 )
 
 // Event is something that an operator may want to know. The server turns events into log lines; stages know no logger. It is called from
@@ -39,6 +40,12 @@ type IndexRebuilt struct {
 	Cause   error
 }
 
+// PolicyChanged says that a policy was set, or, with nil, taken away.
+type PolicyChanged struct {
+	Name   string
+	Policy *qos.Policy
+}
+
 // Failed says that the disk failed: nothing is acknowledged any more.
 type Failed struct{ Err error }
 
@@ -49,4 +56,5 @@ func (UpkeepResumed) event()   {}
 func (ReadMismatch) event()    {}
 func (ReadFailed) event()      {}
 func (IndexRebuilt) event()    {}
+func (PolicyChanged) event()   {}
 func (Failed) event()          {}

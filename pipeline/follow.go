@@ -23,6 +23,7 @@ type follower struct {
 	known    map[uint32]followed  // partitions that were met, so that a batch costs one look-up
 	touched  []*catalog.Partition // with fetches to wake
 	snapshot journal.Offset       // segment of the last snapshot
+	live     bool                 // what is applied was not applied before the start
 }
 
 // followBytes bounds one step.

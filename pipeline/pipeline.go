@@ -336,6 +336,7 @@ func (p *Pipeline) replay() error {
 	p.catalog.Advance(end)
 	p.indexed.Advance(end)
 	p.applied.Advance(end)
+	p.follow.live = true
 	p.follow.snapshot = catalogFrom - catalogFrom%size
 	p.follow.touched = nil
 	p.raiseLogStarts(first)

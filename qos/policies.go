@@ -64,7 +64,7 @@ func (s *Policies) With(p Policy) (*Policies, error) {
 		}
 	}
 	if len(rest) >= MaxPolicies {
-		return s, fmt.Errorf("%w: there are %d", ErrPolicies, MaxPolicies)
+		return s, fmt.Errorf("%w: there are %d; take one away first, or let a prefix stand for several", ErrPolicies, MaxPolicies)
 	}
 	rest = append(rest, &p)
 	slices.SortStableFunc(rest, compare)
@@ -136,7 +136,7 @@ func (s *Policies) For(principal, client, topic string) *Effective {
 func (s *Policies) find(w who) *Effective {
 	e := &Effective{Weight: 1, ceiling: everyMark, fromByName: make(map[string]*Policy)}
 	for _, p := range s.list {
-		if !matches(p.Principal, w.principal) || !matches(p.Client, w.client) || !matches(p.Topic, w.topic) {
+		if !p.Matches(w.principal, w.client, w.topic) {
 			continue
 		}
 		for _, set := range settings {

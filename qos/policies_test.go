@@ -111,7 +111,9 @@ func TestPoliciesThatCannotBe(t *testing.T) {
 		want error
 		says string
 	}{
-		{Policy{Weight: 1}, ErrPolicy, "a name has"},
+		{Policy{Weight: 1}, ErrPolicy, "is no name"},
+		{Policy{Name: "a/../b", Weight: 1}, ErrPolicy, "is no name"},
+		{Policy{Name: " a", Weight: 1}, ErrPolicy, "is no name"},
 		{Policy{Name: "a\nb", Weight: 1}, ErrPolicy, "printable"},
 		{Policy{Name: "p"}, ErrPolicy, "sets nothing"},
 		{Policy{Name: "p", Client: "a*b", Weight: 1}, ErrPolicy, "at the end only"},
@@ -223,4 +225,36 @@ func TestLookUpsAreBounded(t *testing.T) {
 	if n > maxKnown {
 		t.Errorf("%d look-ups are remembered", n)
 	}
+}
+
+// Whatever JSON an operator sends: it is refused, or it is a policy that can be set, looked up, and read back as it was written.
+func FuzzPolicy(f *testing.F) {
+	f.Add([]byte(`{"name":"p","client":"c*","floor":"persistence","ceiling":"all","deadline":"50ms","produce_rate":"5MiB/s","request_rate":"9/s","weight":3}`), "client", "topic")
+	f.Add([]byte(`{"name":"p","topic":"t","acks_1":"receive","fetch_rate":"1B/s"}`), "", "t")
+	f.Fuzz(func(t *testing.T, b []byte, client, topic string) {
+		var p Policy
+		if json.Unmarshal(b, &p) != nil {
+			return
+		}
+		_, _ = p.Match(), p.Said()
+		var none *Policies
+		s, err := none.With(p)
+		if err != nil {
+			return
+		}
+		e := s.For("User:x", client, topic)
+		for _, acks := range []int16{-1, 0, 1, 104} {
+			if _, marks, ok := e.Marks(acks, DefaultAcks); !ok || acks != 0 && marks&Written == 0 {
+				t.Errorf("acks %d waits for %05b", acks, marks)
+			}
+		}
+		out, err := json.Marshal(s.All()[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back Policy
+		if err := json.Unmarshal(out, &back); err != nil || !reflect.DeepEqual(p, back) {
+			t.Errorf("%s came back as %+v, %v", out, back, err)
+		}
+	})
 }

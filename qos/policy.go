@@ -56,8 +56,8 @@ func (p *Policy) Validate() error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %q: %s", ErrPolicy, p.Name, fmt.Sprintf(format, args...))
 	}
-	if p.Name == "" || len(p.Name) > maxPolicyName || !printable(p.Name) {
-		return bad("a name has 1 to %d bytes of printable text", maxPolicyName)
+	if err := CheckName(p.Name); err != nil {
+		return err
 	}
 	for what, pattern := range map[string]string{"principal": p.Principal, "client": p.Client, "topic": p.Topic} {
 		if len(pattern) > maxPatternBytes || !printable(pattern) {
@@ -90,7 +90,16 @@ func (p *Policy) Validate() error {
 	case p.Topic != "" && (p.RequestRate > 0 || p.InFlight > 0 || p.Weight > 0):
 		return bad("request_rate, in_flight and weight are of a client as a whole: a policy for topic %q cannot have them", p.Topic)
 	case !slices.ContainsFunc(settings, func(s setting) bool { return s.of(p) != "" }):
-		return bad("it sets nothing")
+		return bad("it sets nothing; to take it away: tidemark qos unset")
+	}
+	return nil
+}
+
+// CheckName says why a policy cannot have a name.
+func CheckName(name string) error {
+	parts := strings.Split(name, "/") // it is a part of a path
+	if name == "" || len(name) > maxPolicyName || !printable(name) || strings.TrimSpace(name) != name || slices.Contains(parts, "") || slices.Contains(parts, ".") || slices.Contains(parts, "..") {
+		return fmt.Errorf("%w: %q is no name: it has 1 to %d bytes of printable text, no space at its ends, and no part between slashes that is empty or one or two dots", ErrPolicy, name, maxPolicyName)
 	}
 	return nil
 }
@@ -159,6 +168,11 @@ func (p *Policy) Said() []string {
 		}
 	}
 	return out
+}
+
+// Matches says whether the policy is for a request.
+func (p *Policy) Matches(principal, client, topic string) bool {
+	return matches(p.Principal, principal) && matches(p.Client, client) && matches(p.Topic, topic)
 }
 
 // matches says whether a pattern takes a name.

@@ -25,6 +25,12 @@ func LogEvents(log zerolog.Logger, flight *Flight) func(pipeline.Event) {
 			reads.Error().Err(e.Err).Str("topic", e.Partition.Topic).Int32("partition", e.Partition.Index).Msg("journal cannot be read; the client is told to try again")
 		case pipeline.IndexRebuilt:
 			log.Warn().AnErr("cause", e.Cause).Int64("segment", int64(e.Segment)).Msg("index of a segment was made anew")
+		case pipeline.PolicyChanged:
+			if e.Policy == nil {
+				log.Info().Str("policy", e.Name).Msg("policy taken away")
+			} else {
+				log.Info().Str("policy", e.Name).Str("for", e.Policy.Match()).Strs("says", e.Policy.Said()).Msg("policy set")
+			}
 		case pipeline.SlowRequest:
 			if flight != nil {
 				flight.Slow(e)

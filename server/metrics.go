@@ -24,7 +24,7 @@ type policyMetrics struct{ s *Server }
 
 var (
 	throttledDesc = prometheus.NewDesc("tidemark_qos_throttled_requests_total", "Requests after which their client had to wait, by policy.", []string{"policy"}, nil)
-	throttleDesc  = prometheus.NewDesc("tidemark_qos_throttled_seconds_total", "Time that clients had to wait, by policy.", []string{"policy"}, nil)
+	throttleDesc  = prometheus.NewDesc("tidemark_qos_throttled_seconds_total", "Time that clients were told to wait, by policy.", []string{"policy"}, nil)
 )
 
 func (p policyMetrics) Describe(out chan<- *prometheus.Desc) {

@@ -32,7 +32,7 @@ func (n *node) dialAs(t *testing.T, id string) *client {
 
 func (n *node) set(t *testing.T, p qos.Policy) {
 	t.Helper()
-	if err := n.srv.broker.SetPolicy(t.Context(), p); err != nil {
+	if err := n.srv.broker.SetPolicy(t.Context(), p, func(*qos.Policy) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -281,18 +281,21 @@ func TestPoliciesOverHTTP(t *testing.T) {
 		{"GET", "/qos/b", "", 404, `no such policy: "b"`},
 		{"DELETE", "/qos/b", "", 404, "no such policy"},
 		{"DELETE", "/qos/%FF", "", 404, "no such policy"},
-		{"PUT", "/qos/%FF", `{"weight":1}`, 400, "printable"},
+		{"PUT", "/qos/%FF", `{"weight":1}`, 400, "is no name"},
+		{"PUT", "/qos/b", `{"produce_rate":"5 apples"}`, 400, "produce_rate: \"5 apples\""},
+		{"PUT", "/qos/b", `{"client":7,"weight":1}`, 400, "client: 7 is no text"},
+		{"PUT", "/qos/b", ``, 400, "no JSON object"},
 		{"PUT", "/qos/b", `{"client":"c*","weight":1}`, 409, `"a/b" is for client=c*`},
 		{"PUT", "/qos/b", `{"name":"c","weight":1}`, 400, `"c" in the body and "b" in the path`},
-		{"PUT", "/qos/b", `{"wieght":1}`, 400, "wieght"},
+		{"PUT", "/qos/b", `{"wieght":1}`, 400, "wieght: there is no such setting"},
 		{"PUT", "/qos/b", `{"weight":1} {}`, 400, "more behind"},
 		{"PUT", "/qos/b", `{"weight":1.5}`, 400, "weight"},
 		{"PUT", "/qos/b", strings.Repeat(" ", maxPolicyBody+1), 400, "more than 65536 bytes"},
 		{"PUT", "/qos/b", `{"floor":"all","ceiling":"receive"}`, 400, "does not allow"},
 		{"POST", "/qos/b", `{}`, 405, ""},
 		{"GET", "/qos?explain=1&client=c1&topic=t&acks=1", "", 200, `"level": "all"`},
-		{"GET", "/qos?explain=1&acks=7", "", 400, "acks 7"},
-		{"GET", "/qos?explain=1&acks=x", "", 400, `acks "x"`},
+		{"GET", "/qos?explain=1&acks=7", "", 400, "101 to 104 (100 and the code of a level): 7"},
+		{"GET", "/qos?explain=1&acks=x", "", 400, `: "x"`},
 		{"GET", "/status", "", 200, `"throttled_requests_total": 0`},
 		{"DELETE", "/qos/a%2Fb", "", 204, ""},
 		{"GET", "/qos?explain=1&client=c1", "", 200, `"reasons": []`},

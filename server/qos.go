@@ -2,6 +2,8 @@ package server
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,7 +16,7 @@ import (
 	"tidemark/server/kafka"
 )
 
-// Policies over HTTP: GET /qos lists them, most special first; GET, PUT and DELETE /qos/NAME are about one, as JSON with the fields of qos.Policy. A change is answered when it is durable and applied. GET /qos?explain=1&client=ID&topic=T&principal=P&acks=N says what they mean for a request.
+// Policies over HTTP: GET /qos lists them, most special first; GET, PUT and DELETE /qos/NAME are about one, as JSON with the fields of qos.Policy. GET has an ETag, and PUT minds If-Match and If-None-Match: *, so that two who change one policy do not undo each other's change. A change is answered when it is durable and applied. GET /qos?explain=1&client=ID&topic=T&principal=P&acks=N says what they mean for a request.
 
 // maxPolicyBody bounds a policy as JSON.
 const maxPolicyBody = 64 << 10
@@ -29,7 +31,7 @@ type Explanation struct {
 	Level     string       `json:"level"` // the least level that waits for all that floor and ceiling leave
 	Answered  bool         `json:"answered"`
 	Reasons   []qos.Reason `json:"reasons"`
-	Unmatched []string     `json:"unmatched,omitempty"` // policies that do not match, and those of which nothing is used
+	Overruled []string     `json:"overruled,omitempty"` // policies that match, and of which nothing is used
 }
 
 // PolicyCounts are what a policy's rates did since the start.
@@ -63,13 +65,31 @@ func (a *Admin) qosRoutes(mux *http.ServeMux) {
 	})
 }
 
+// errAcks refuses to explain a request that is refused.
+var errAcks = errors.New("acks is none of -1, 0, 1 and 101 to 104 (100 and the code of a level)")
+
+// errPolicyChanged refuses a PUT whose If-Match or If-None-Match does not hold any more.
+var errPolicyChanged = errors.New("the policy has changed meanwhile")
+
+// policyTag is a policy's ETag.
+func policyTag(p *qos.Policy) string {
+	b, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // plain structs always encode
+	}
+	sum := sha256.Sum256(b)
+	return `"` + hex.EncodeToString(sum[:16]) + `"`
+}
+
 func policyStatus(err error) int {
 	switch {
+	case errors.Is(err, errPolicyChanged):
+		return http.StatusPreconditionFailed
 	case errors.Is(err, qos.ErrNoPolicy):
 		return http.StatusNotFound
 	case errors.Is(err, qos.ErrPolicyTie), errors.Is(err, qos.ErrPolicies):
 		return http.StatusConflict
-	case errors.Is(err, qos.ErrPolicy):
+	case errors.Is(err, qos.ErrPolicy), errors.Is(err, errAcks):
 		return http.StatusBadRequest
 	}
 	return http.StatusServiceUnavailable
@@ -91,11 +111,11 @@ func (s *Server) getPolicy(w http.ResponseWriter, r *http.Request) error {
 	if p == nil {
 		return fmt.Errorf("%w: %q", qos.ErrNoPolicy, r.PathValue("name"))
 	}
+	w.Header().Set("ETag", policyTag(p))
 	return writeJSON(w, p)
 }
 
 func (s *Server) putPolicy(w http.ResponseWriter, r *http.Request) error {
-	p := qos.Policy{}
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxPolicyBody+1))
 	if err != nil {
 		return fmt.Errorf("%w: %w", qos.ErrPolicy, err)
@@ -104,21 +124,34 @@ func (s *Server) putPolicy(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("%w: it has more than %d bytes", qos.ErrPolicy, maxPolicyBody)
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&p); err != nil {
-		return fmt.Errorf("%w: %w", qos.ErrPolicy, err)
+	d.UseNumber()
+	var fields map[string]any
+	if err := d.Decode(&fields); err != nil {
+		return fmt.Errorf("%w: it is no JSON object: %w", qos.ErrPolicy, err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: there is more behind the policy", qos.ErrPolicy)
+	}
+	p, err := qos.DecodePolicy(fields)
+	if err != nil {
+		return err
 	}
 	if name := r.PathValue("name"); p.Name == "" {
 		p.Name = name
 	} else if p.Name != name {
 		return fmt.Errorf("%w: it is called %q in the body and %q in the path", qos.ErrPolicy, p.Name, name)
 	}
-	if err := s.broker.SetPolicy(r.Context(), p); err != nil {
+	match, none := r.Header.Get("If-Match"), r.Header.Get("If-None-Match") == "*"
+	err = s.broker.SetPolicy(r.Context(), p, func(have *qos.Policy) error {
+		if none && have != nil || match != "" && (have == nil || policyTag(have) != match) {
+			return fmt.Errorf("%w: %q", errPolicyChanged, p.Name)
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
+	w.Header().Set("ETag", policyTag(&p))
 	return writeJSON(w, &p)
 }
 
@@ -131,7 +164,7 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) error {
 	if text := q.Get("acks"); text != "" {
 		acks, err := strconv.ParseInt(text, 10, 16)
 		if err != nil {
-			return fmt.Errorf("%w: acks %q is no number", qos.ErrPolicy, text)
+			return fmt.Errorf("%w: %q", errAcks, text)
 		}
 		x.Acks = int16(acks)
 	}
@@ -142,7 +175,7 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) error {
 	e := set.For(x.Principal, x.Client, x.Topic)
 	asked, marks, ok := e.Marks(x.Acks, s.opts.Kafka.Acks)
 	if !ok {
-		return fmt.Errorf("%w: acks %d is none of -1, 0, 1 and 101 to 104, and is refused", qos.ErrPolicy, x.Acks)
+		return fmt.Errorf("%w: %d", errAcks, x.Acks)
 	}
 	x.Asked, x.Level, x.Answered = asked.String(), qos.LevelOf(marks).String(), x.Acks != 0
 	used := map[string]bool{}
@@ -151,8 +184,8 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) error {
 		x.Reasons = append(x.Reasons, reason)
 	}
 	for _, p := range set.All() {
-		if !used[p.Name] {
-			x.Unmatched = append(x.Unmatched, p.Name)
+		if !used[p.Name] && p.Matches(x.Principal, x.Client, x.Topic) {
+			x.Overruled = append(x.Overruled, p.Name)
 		}
 	}
 	return writeJSON(w, x)

@@ -66,7 +66,10 @@ type QosGetCmd struct {
 
 // Run prints.
 func (c *QosGetCmd) Run(e *env) error {
-	raw, err := c.get(e, "/qos/"+url.PathEscape(c.Name), 0)
+	if err := qos.CheckName(c.Name); err != nil {
+		return usageErrorf("%w", err)
+	}
+	raw, err := c.get(e, policyPath(c.Name), 0)
 	if err != nil {
 		return err
 	}
@@ -82,7 +85,10 @@ type QosUnsetCmd struct {
 
 // Run takes it away.
 func (c *QosUnsetCmd) Run(e *env) error {
-	if _, err := c.do(e, http.MethodDelete, "/qos/"+url.PathEscape(c.Name), nil, 0); err != nil {
+	if err := qos.CheckName(c.Name); err != nil {
+		return usageErrorf("%w", err)
+	}
+	if _, _, err := c.do(e, http.MethodDelete, policyPath(c.Name), nil, nil, 0); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(e.stdout, "unset %s\n", c.Name)
@@ -112,14 +118,17 @@ type QosSetCmd struct {
 
 // Help is kong's detailed help.
 func (QosSetCmd) Help() string {
-	return `What is not named stays as it is; "none" takes a setting back. It is durable and in force when the command returns: connections stay.
+	return `What is not named stays as it is; "none" takes a setting back. A new policy has to say whom it is for. It is durable and in force when the command returns: connections stay.
 
 Examples:
 
     tidemark qos set orders --client "orders-*" --floor persistence --weight 4
     tidemark qos set batch --client loader --produce-rate 5MiB/s
     tidemark qos set batch --produce-rate none --in-flight 8MiB
-    tidemark qos set audit --topic audit --floor all`
+    tidemark qos set audit --topic audit --floor all
+
+A policy for a client goes before one for a topic: a client with a floor of its own keeps it in the topic audit. A deadline that is shorter than the
+disk takes makes clients send again what may be written already: duplicates, unless they are idempotent.`
 }
 
 // none takes a setting back.
@@ -164,6 +173,7 @@ func (c *QosSetCmd) apply(p *qos.Policy) error {
 		{"--fetch-rate", c.FetchRate, &p.FetchRate, func() { p.FetchRate = 0 }},
 		{"--request-rate", c.RequestRate, &p.RequestRate, func() { p.RequestRate = 0 }},
 		{"--in-flight", c.InFlight, &p.InFlight, func() { p.InFlight = 0 }},
+		{"--weight", c.Weight, &p.Weight, func() { p.Weight = 0 }},
 	} {
 		switch {
 		case f.text == nil:
@@ -175,53 +185,69 @@ func (c *QosSetCmd) apply(p *qos.Policy) error {
 			}
 		}
 	}
-	switch {
-	case c.Weight == nil:
-	case *c.Weight == none:
-		p.Weight = 0
-	default:
-		n, err := strconv.ParseInt(*c.Weight, 10, 32)
-		if err != nil || n < 1 || n > qos.MaxWeight {
-			return usageErrorf("--weight: %q is no number from 1 to %d, or none", *c.Weight, qos.MaxWeight)
-		}
-		p.Weight = qos.Weight(n)
-	}
 	return nil
 }
 
+// setTries bounds how often a change is tried again that somebody else's came before.
+const setTries = 20
+
 // Run sets.
 func (c *QosSetCmd) Run(e *env) error {
-	p := qos.Policy{Name: c.Name}
-	if err := c.apply(&p); err != nil { // before the node is asked
+	if err := qos.CheckName(c.Name); err != nil {
+		return usageErrorf("%w", err)
+	}
+	if err := c.apply(new(qos.Policy)); err != nil { // before the node is asked
 		return err
 	}
-	path := "/qos/" + url.PathEscape(c.Name)
-	raw, err := c.get(e, path, 0)
+	for range setTries {
+		p, done, err := c.try(e)
+		var refused *adminError
+		if errors.As(err, &refused) && refused.status == http.StatusPreconditionFailed {
+			continue // somebody was faster: what is not named is to stay as it is now
+		}
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(e.stdout, "%s %s for %s: %s\n", done, p.Name, p.Match(), strings.Join(p.Said(), " "))
+		return err
+	}
+	return fmt.Errorf("policy %q changed %d times while it was to be set: try again", c.Name, setTries)
+}
+
+// try reads the policy, changes it, and writes it if it has not changed meanwhile.
+func (c *QosSetCmd) try(e *env) (p qos.Policy, done string, err error) {
+	path := policyPath(c.Name)
+	raw, header, err := c.do(e, http.MethodGet, path, nil, nil, 0)
 	var refused *adminError
+	still := http.Header{}
 	switch {
 	case errors.As(err, &refused) && refused.status == http.StatusNotFound:
-		p = qos.Policy{Name: c.Name}
-	case err != nil:
-		return err
-	default:
-		p = qos.Policy{}
-		if err := json.Unmarshal(raw, &p); err != nil {
-			return fmt.Errorf("admin listener %s: %w", c.Admin, err)
+		if c.Principal == nil && c.Client == nil && c.Topic == nil {
+			return p, "", usageErrorf("there is no policy %q yet: say whom it is for with --client, --topic or --principal; --client \"*\" is everybody", c.Name)
 		}
+		p.Name, done = c.Name, "made"
+		still.Set("If-None-Match", "*")
+	case err != nil:
+		return p, "", err
+	default:
+		if err := json.Unmarshal(raw, &p); err != nil {
+			return p, "", fmt.Errorf("admin listener %s: %w", c.Admin, err)
+		}
+		done = "changed"
+		still.Set("If-Match", header.Get("ETag"))
 	}
 	if err := c.apply(&p); err != nil {
-		return err
+		return p, "", err
 	}
 	body, err := json.Marshal(p)
 	if err != nil {
-		return err
+		return p, "", err
 	}
-	if _, err := c.do(e, http.MethodPut, path, bytes.NewReader(body), 0); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(e.stdout, "set %s for %s: %s\n", p.Name, p.Match(), strings.Join(p.Said(), " "))
-	return err
+	_, _, err = c.do(e, http.MethodPut, path, bytes.NewReader(body), still, 0)
+	return p, done, err
 }
+
+func policyPath(name string) string { return "/qos/" + url.PathEscape(name) }
 
 // QosExplainCmd is `tidemark qos explain`.
 type QosExplainCmd struct {
@@ -277,8 +303,8 @@ func (c *QosExplainCmd) Run(e *env) error {
 			return err
 		}
 	}
-	if len(x.Unmatched) > 0 {
-		fmt.Fprintf(e.stdout, "\nnothing is used of: %s\n", strings.Join(x.Unmatched, ", "))
+	if len(x.Overruled) > 0 {
+		fmt.Fprintf(e.stdout, "\nthese match, too, and more special ones overrule all that they say: %s\n", strings.Join(x.Overruled, ", "))
 	}
 	return nil
 }

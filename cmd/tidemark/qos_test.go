@@ -7,11 +7,15 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"tidemark/qos"
 )
+
+// otherFirst is called before the next PUT: what somebody else does meanwhile.
+var otherFirst func()
 
 // policyStub keeps policies as bytes.
 func policyStub(t *testing.T) (addr string, have map[string]string) {
@@ -23,9 +27,18 @@ func policyStub(t *testing.T) (addr string, have map[string]string) {
 			http.Error(w, "no such policy", http.StatusNotFound)
 			return
 		}
+		w.Header().Set("ETag", strconv.Quote(have[r.PathValue("name")]))
 		fmt.Fprint(w, have[r.PathValue("name")])
 	})
 	mux.HandleFunc("PUT /qos/{name}", func(w http.ResponseWriter, r *http.Request) {
+		if otherFirst != nil {
+			otherFirst()
+			otherFirst = nil
+		}
+		if now := have[r.PathValue("name")]; r.Header.Get("If-Match") != strconv.Quote(now) && now != "" || r.Header.Get("If-None-Match") == "*" && now != "" {
+			http.Error(w, "it has changed", http.StatusPreconditionFailed)
+			return
+		}
 		b, err := io.ReadAll(r.Body)
 		if err != nil {
 			t.Error(err)
@@ -86,11 +99,37 @@ func TestInitialPolicies(t *testing.T) {
 		t.Errorf("what is printed is not read: %v\n%s", err, b.String())
 	}
 	for text, says := range map[string]string{
-		"qos.policies: [{name: a, client: 007, weight: 1}]": "client: 7 is no text", "qos.policies: 3": "it is a list", "qos.policies: [3]": "item 1 is no map", "qos.policies: [{name: a, wait: 1}]": `"wait"`, "qos.policies: [{name: a}]": "sets nothing",
+		"qos.policies: [{name: a, client: 007, weight: 1}]": "client: 7 is no text", "qos.policies: 3": "it is a list", "qos.policies: [3]": "item 1 is no map", "qos.policies: [{name: a, wait: 1}]": "wait: there is no such setting", "qos.policies: [{name: a}]": "sets nothing",
 		"qos.policies: [{name: a, floor: strong}]": "strong", "qos.policies: [{name: a, weight: 1}, {name: a, weight: 2}]": "two policies", "qos.policies: [{name: a, weight: 1}, {name: b, weight: 2}]": "same requests",
 	} {
 		if _, err := load(text); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", text, err)
 		}
+	}
+}
+
+// Whoever sets something keeps what somebody else set meanwhile.
+func TestQosSetMindsOthers(t *testing.T) {
+	addr, have := policyStub(t)
+	have["p"] = `{"name":"p","client":"c","deadline":"1s"}`
+	otherFirst = func() { have["p"] = `{"name":"p","client":"c","deadline":"1s","weight":5}` }
+	defer func() { otherFirst = nil }()
+	r := tidemark(t, t.Context(), nil, nil, "qos", "set", "--admin", addr, "p", "--produce-rate", "1MiB/s")
+	if want := `{"name":"p","client":"c","deadline":"1s","produce_rate":"1MiB/s","weight":5}`; r.code != exitOK || have["p"] != want {
+		t.Errorf("%s: %s", have["p"], r.stderr)
+	}
+	if r := tidemark(t, t.Context(), nil, nil, "qos", "set", "--admin", addr, "new", "--weight", "2"); r.code != exitUsage || !strings.Contains(r.stderr, "say whom it is for") {
+		t.Errorf("a new policy for everybody by accident: %d, %s", r.code, r.stderr)
+	}
+	for _, name := range []string{".", "..", "/", " ", "a//b"} {
+		for _, cmd := range [][]string{{"set", "--weight", "2", "--client", "x"}, {"get"}, {"unset"}} {
+			args := append([]string{"qos", cmd[0], "--admin", addr}, cmd[1:]...)
+			if r := tidemark(t, t.Context(), nil, nil, append(args, "--", name)...); r.code != exitUsage || !strings.Contains(r.stderr, "is no name") {
+				t.Errorf("%s %q: exit code %d, %s", cmd[0], name, r.code, r.stderr)
+			}
+		}
+	}
+	if r := tidemark(t, t.Context(), nil, nil, "qos", "list", "--admin", "http://"+addr); r.code != exitUsage || !strings.Contains(r.stderr, "without http://") {
+		t.Errorf("exit code %d, %s", r.code, r.stderr)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -142,6 +143,15 @@ func serve(ctx context.Context, s *settings, log zerolog.Logger) error {
 	logRecovered(log, s, p)
 	p.Metrics(reg)
 	for _, policy := range s.Policies {
+		if v := p.View(); v.PolicyKnown(policy.Name) {
+			switch have := v.Policies.Get(policy.Name); {
+			case have == nil:
+				log.Info().Str("policy", policy.Name).Msg("policy of the file was taken away at run time and stays so")
+			case !slices.Equal(have.Said(), policy.Said()) || have.Match() != policy.Match():
+				log.Info().Str("policy", policy.Name).Str("for", have.Match()).Strs("says", have.Said()).Msg("policy of the file is set already with other content and stays so")
+			}
+			continue
+		}
 		if err := kafka.SetPolicy(ctx, p, policy, true, commandTimeout); err != nil {
 			return policyError(ctx, policy.Name, err, p.Close())
 		}

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"slices"
 
 	"tidemark/qos"
 )
@@ -28,33 +25,15 @@ func initialPolicies(v any) ([]qos.Policy, error) {
 		if !ok {
 			return nil, fmt.Errorf("%s: item %d is no map of a policy's fields", policiesKey, i+1)
 		}
-		text := make(map[string]any, len(fields))
-		for key, value := range fields {
-			switch _, isText := value.(string); {
-			case value == nil: // the key stands there for nothing
-			case slices.Contains([]string{"name", "principal", "client", "topic"}, key) && !isText:
-				return nil, fmt.Errorf("%s: item %d: %s: %v is no text: put it in quotes", policiesKey, i+1, key, value)
-			case key == "weight":
-				text[key] = value
-			default:
-				text[key] = fmt.Sprint(value) // numbers of bytes are sizes, too
-			}
-		}
-		b, err := json.Marshal(text)
+		p, err := qos.DecodePolicy(fields)
 		if err != nil {
-			return nil, fmt.Errorf("%s: item %d: %w", policiesKey, i+1, err)
-		}
-		var p qos.Policy
-		d := json.NewDecoder(bytes.NewReader(b))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&p); err != nil {
 			return nil, fmt.Errorf("%s: item %d (%v): %w", policiesKey, i+1, fields["name"], err)
 		}
 		if set.Get(p.Name) != nil {
 			return nil, fmt.Errorf("%s: two policies are called %q", policiesKey, p.Name)
 		}
 		if set, err = set.With(p); err != nil {
-			return nil, fmt.Errorf("%s: %w", policiesKey, err)
+			return nil, fmt.Errorf("%s: item %d: %w", policiesKey, i+1, err)
 		}
 		out = append(out, p)
 	}

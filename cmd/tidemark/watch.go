@@ -62,8 +62,17 @@ func (c *WatchCmd) Run(e *env) error {
 		if e.ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
+		if err != nil && before == nil {
 			return err
+		}
+		if err != nil { // it is started again, perhaps: that is when one watches
+			if _, err := fmt.Fprintf(e.stdout, "%s  the node is away: %s\n", time.Now().Format(time.TimeOnly), oneLine(err)); err != nil {
+				return err
+			}
+			if !c.wait(e, tick.C, looks) {
+				return nil
+			}
+			continue
 		}
 		now := new(watched)
 		if err := json.Unmarshal(raw, now); err != nil {
@@ -79,16 +88,24 @@ func (c *WatchCmd) Run(e *env) error {
 			return err
 		}
 		before = now
-		if c.Count > 0 && looks == c.Count-1 {
-			break
-		}
-		select {
-		case <-tick.C:
-		case <-e.ctx.Done():
+		if !c.wait(e, tick.C, looks) {
 			return nil
 		}
 	}
 	return nil
+}
+
+// wait waits for the next look; false: there is none.
+func (c *WatchCmd) wait(e *env, tick <-chan time.Time, looks int) bool {
+	if c.Count > 0 && looks == c.Count-1 {
+		return false
+	}
+	select {
+	case <-tick:
+		return true
+	case <-e.ctx.Done():
+		return false
+	}
 }
 
 // draw lays a look out: what changed from before to now.
@@ -100,7 +117,7 @@ func draw(addr string, before, now *watched) string {
 		lines = append(lines, strings.TrimRight(string(s[:min(len(s), watchColumns)]), " "))
 	}
 	up := (time.Duration(now.UptimeS) * time.Second).String()
-	line("tidemark %s  up %s  leader epoch %d  %d topics  %d connections", addr, up, now.Epoch, now.Topics, now.Connections)
+	line("%s  tidemark %s  up %s  epoch %d  %d topics  %d connections", time.Now().Format(time.TimeOnly), addr, up, now.Epoch, now.Topics, now.Connections)
 	if now.Failed != "" {
 		line("FAILED: %s", now.Failed)
 	} else {

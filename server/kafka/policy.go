@@ -153,10 +153,13 @@ func SetPolicy(ctx context.Context, p *pipeline.Pipeline, policy qos.Policy, ini
 	return err
 }
 
-// SetPolicy is the function of that name, for a policy that somebody sets now.
-func (b *Broker) SetPolicy(ctx context.Context, policy qos.Policy) error {
+// SetPolicy is the function of that name, for a policy that somebody sets now, if allowed has nothing against it: it is shown the one of that name, or nil.
+func (b *Broker) SetPolicy(ctx context.Context, policy qos.Policy, allowed func(have *qos.Policy) error) error {
 	b.policyMu.Lock()
 	defer b.policyMu.Unlock()
+	if err := allowed(b.Policies().Get(policy.Name)); err != nil {
+		return err
+	}
 	return b.setPolicy(ctx, policy)
 }
 
