@@ -101,9 +101,8 @@ type Effective struct {
 	Deadline    Duration // 0: none
 	Produce     Limit    // bytes a second
 	Fetch       Limit
-	Requests    Limit // requests a second
-	InFlight    Bytes // 0: none
-	InFlightOf  string
+	Requests    Limit  // requests a second
+	InFlight    Bytes  // 0: none
 	Weight      Weight // at least 1
 	fromByName  map[string]*Policy
 	ceilingCuts bool // a floor goes before it
@@ -175,7 +174,7 @@ func (e *Effective) take(name string, p *Policy) {
 	case "request_rate":
 		e.Requests = Limit{int64(p.RequestRate), p.Name}
 	case "in_flight":
-		e.InFlight, e.InFlightOf = p.InFlight, p.Name
+		e.InFlight = p.InFlight
 	case "weight":
 		e.Weight = p.Weight
 	}

@@ -115,6 +115,7 @@ func TestPoliciesThatCannotBe(t *testing.T) {
 		{Policy{Name: "a/../b", Weight: 1}, ErrPolicy, "is no name"},
 		{Policy{Name: " a", Weight: 1}, ErrPolicy, "is no name"},
 		{Policy{Name: "a\nb", Weight: 1}, ErrPolicy, "printable"},
+		{Policy{Name: "p", Principal: "alice", Weight: 1}, ErrPolicy, "like User:alice"},
 		{Policy{Name: "p"}, ErrPolicy, "sets nothing"},
 		{Policy{Name: "p", Client: "a*b", Weight: 1}, ErrPolicy, "at the end only"},
 		{Policy{Name: "p", Ceiling: level(OneWay)}, ErrPolicy, "ceiling: one-way"},

@@ -67,6 +67,9 @@ func (p *Policy) Validate() error {
 			return bad("%s %q: a * is allowed at the end only", what, pattern)
 		}
 	}
+	if p.Principal != "" && p.Principal != "*" && !strings.HasPrefix(p.Principal, "User:") {
+		return bad("principal %q: they are like User:alice", p.Principal)
+	}
 	for what, l := range map[string]*Level{"acks_1": p.AcksOne, "acks_all": p.AcksAll, "floor": p.Floor, "ceiling": p.Ceiling} {
 		if l != nil && (int(*l) >= len(levels) || *l == OneWay) {
 			return bad("%s: %s: a request with acks is answered, so it is one of receive, persistence, replication, all", what, *l)
