@@ -91,7 +91,7 @@ func TestUnreadAnswers(t *testing.T) {
 		if grown := heapMiB() - before; grown > 3*(clients+3)*16 { // one that is sent and one that is made for each, and what is in between
 			t.Errorf("%d clients that do not read: the heap grew by %d MiB", clients, grown)
 		}
-	})
+	}, func(c *config) { c.server.SendTimeout = time.Second }) // who reads waits for those who do not to be closed
 }
 
 // A client changes its id with each request and is refused meanwhile, from another goroutine that names it in the log. For the race detector.
