@@ -180,7 +180,7 @@ func (e *Effective) take(name string, p *Policy) {
 	}
 }
 
-// Marks is what a request with these acks waits for: the level that they ask for, less what the ceiling does not allow, and what the floor wants. server is the map of acks where no policy has one. False: acks is none of −1, 0, 1, 101–104.
+// Marks is the level that these acks ask for, and what a request with them waits for: the level's marks, less what the ceiling does not allow, and what the floor wants. server is the map of acks where no policy has one. False: acks is none of −1, 0, 1, 101–104.
 func (e *Effective) Marks(acks int16, server AcksMap) (asked Level, marks Marks, ok bool) {
 	if e.acksOne != nil {
 		server.One = *e.acksOne

@@ -216,6 +216,23 @@ func TestQuota(t *testing.T) {
 	}
 }
 
+// That one bucket is full again is no payment for another.
+func TestDebtsAreKeptApart(t *testing.T) {
+	q := NewQuotas()
+	set := with(t, Policy{Name: "slow", Topic: "a", ProduceRate: 10}, Policy{Name: "fast", Topic: "b", ProduceRate: 1000})
+	q.Take(ProduceBytes, Limit{10, "slow"}, "u", "c", 1010, 0)
+	q.Take(ProduceBytes, Limit{1000, "fast"}, "u", "c", 1500, 0)
+	q.mu.Lock()
+	q.sweep(10 * time.Second)
+	q.mu.Unlock()
+	if w := q.Owes(ProduceBytes, set, "u", "c", 10*time.Second); w != 90*time.Second {
+		t.Errorf("%v is owed", w)
+	}
+	if w := q.Owes(ProduceBytes, set, "u", "c", 101*time.Second); w != 0 || len(q.debts) != 0 {
+		t.Errorf("%v is owed after it was paid, %d debts", w, len(q.debts))
+	}
+}
+
 func TestLookUpsAreBounded(t *testing.T) {
 	s := with(t, Policy{Name: "p", Weight: 1})
 	for i := range 3 * maxKnown {

@@ -81,23 +81,17 @@ func (q *Quotas) Owes(kind Kind, set *Policies, principal, client string, now ti
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	who := debtor{kind, principal, client}
-	left := q.debts[who][:0]
-	for _, policy := range q.debts[who] {
-		key := bucketKey{kind, policy, principal, client}
-		rate := set.Get(policy).rate(kind)
-		if q.buckets[key] == nil || rate == 0 {
+	for _, policy := range slices.Clone(q.debts[who]) {
+		key, w := bucketKey{kind, policy, principal, client}, time.Duration(0)
+		if rate := set.Get(policy).rate(kind); rate > 0 {
+			w = q.bucket(key, rate, now).wait()
+		} else {
 			delete(q.buckets, key)
-			continue
 		}
-		if w := q.bucket(key, rate, now).wait(); w > 0 {
-			wait = max(wait, w)
-			left = append(left, policy)
+		if w == 0 {
+			q.paid(who, policy)
 		}
-	}
-	if len(left) == 0 {
-		delete(q.debts, who)
-	} else {
-		q.debts[who] = left
+		wait = max(wait, w)
 	}
 	return wait
 }
@@ -143,10 +137,20 @@ func (q *Quotas) sweep(now time.Duration) {
 	for key, b := range q.buckets {
 		if b.fill(now); b.tokens >= float64(b.rate) {
 			delete(q.buckets, key)
-			delete(q.debts, debtor{key.kind, key.principal, key.client}) // what it still owes of another it is told again with its next request
+			q.paid(debtor{key.kind, key.principal, key.client}, key.policy)
 		}
 	}
 	q.sweepAt = max(sweepLeast, 2*len(q.buckets))
+}
+
+// paid takes a policy off a client's debts.
+func (q *Quotas) paid(who debtor, policy string) {
+	left := slices.DeleteFunc(q.debts[who], func(p string) bool { return p == policy })
+	if len(left) == 0 {
+		delete(q.debts, who)
+	} else {
+		q.debts[who] = left
+	}
 }
 
 func (b *bucket) fill(now time.Duration) {

@@ -165,10 +165,7 @@ func (s *Session) dispatch(a *arena, frame []byte, c *chunk) bool {
 	}
 	s.named(&h)
 	wait := time.Duration(0)
-	if s.limits.says != nil {
-		s.look()
-	}
-	if s.limits.says != nil {
+	if s.limits.says != nil { // which owes has looked up for this frame
 		wait = s.srv.broker.TakeRequest(s.limits.says, s.who.Load(), s.now)
 		s.throttle(wait)
 	}

@@ -2,12 +2,13 @@ package main
 
 import (
 	"bytes"
-	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -134,58 +135,30 @@ disk takes makes clients send again what may be written already: duplicates, unl
 // none takes a setting back.
 const none = "none"
 
-// apply changes the policy by the flags.
-func (c *QosSetCmd) apply(p *qos.Policy) error {
-	for _, f := range []struct{ text, to *string }{{c.Principal, &p.Principal}, {c.Client, &p.Client}, {c.Topic, &p.Topic}} {
-		switch {
-		case f.text == nil:
-		case *f.text == none:
-			*f.to = ""
-		default:
-			*f.to = *f.text
-		}
+// flags are the settings that the command line names, by the policy's field.
+func (c *QosSetCmd) flags() map[string]*string {
+	return map[string]*string{
+		"principal": c.Principal, "client": c.Client, "topic": c.Topic, "acks_1": c.AcksOne, "acks_all": c.AcksAll, "floor": c.Floor, "ceiling": c.Ceiling, "deadline": c.Deadline,
+		"produce_rate": c.ProduceRate, "fetch_rate": c.FetchRate, "request_rate": c.RequestRate, "in_flight": c.InFlight, "weight": c.Weight,
 	}
-	for _, f := range []struct {
-		flag string
-		text *string
-		to   **qos.Level
-	}{{"--acks-1", c.AcksOne, &p.AcksOne}, {"--acks-all", c.AcksAll, &p.AcksAll}, {"--floor", c.Floor, &p.Floor}, {"--ceiling", c.Ceiling, &p.Ceiling}} {
-		switch {
-		case f.text == nil:
-		case *f.text == none:
-			*f.to = nil
+}
+
+// apply changes a policy's fields by the flags.
+func (c *QosSetCmd) apply(fields map[string]any) (qos.Policy, error) {
+	given := c.flags()
+	for _, field := range slices.Sorted(maps.Keys(given)) {
+		switch text := given[field]; {
+		case text == nil:
+		case *text == none:
+			delete(fields, field)
 		default:
-			l, err := qos.ParseLevel(*f.text)
-			if err != nil {
-				return usageErrorf("%s: %w, or none", f.flag, err)
+			if _, err := qos.DecodePolicy(map[string]any{field: *text}); err != nil {
+				return qos.Policy{}, usageErrorf("--%s: %w, or none", strings.ReplaceAll(field, "_", "-"), err)
 			}
-			*f.to = &l
+			fields[field] = *text
 		}
 	}
-	for _, f := range []struct {
-		flag string
-		text *string
-		to   encoding.TextUnmarshaler
-		zero func()
-	}{
-		{"--deadline", c.Deadline, &p.Deadline, func() { p.Deadline = 0 }},
-		{"--produce-rate", c.ProduceRate, &p.ProduceRate, func() { p.ProduceRate = 0 }},
-		{"--fetch-rate", c.FetchRate, &p.FetchRate, func() { p.FetchRate = 0 }},
-		{"--request-rate", c.RequestRate, &p.RequestRate, func() { p.RequestRate = 0 }},
-		{"--in-flight", c.InFlight, &p.InFlight, func() { p.InFlight = 0 }},
-		{"--weight", c.Weight, &p.Weight, func() { p.Weight = 0 }},
-	} {
-		switch {
-		case f.text == nil:
-		case *f.text == none:
-			f.zero()
-		default:
-			if err := f.to.UnmarshalText([]byte(*f.text)); err != nil {
-				return usageErrorf("%s: %w, or none", f.flag, err)
-			}
-		}
-	}
-	return nil
+	return qos.DecodePolicy(fields)
 }
 
 // setTries bounds how often a change is tried again that somebody else's came before.
@@ -196,7 +169,7 @@ func (c *QosSetCmd) Run(e *env) error {
 	if err := qos.CheckName(c.Name); err != nil {
 		return usageErrorf("%w", err)
 	}
-	if err := c.apply(new(qos.Policy)); err != nil { // before the node is asked
+	if _, err := c.apply(map[string]any{}); err != nil { // before the node is asked
 		return err
 	}
 	for range setTries {
@@ -219,24 +192,26 @@ func (c *QosSetCmd) try(e *env) (p qos.Policy, done string, err error) {
 	path := policyPath(c.Name)
 	raw, header, err := c.do(e, http.MethodGet, path, nil, nil, 0)
 	var refused *adminError
-	still := http.Header{}
+	fields, still := map[string]any{}, http.Header{}
 	switch {
 	case errors.As(err, &refused) && refused.status == http.StatusNotFound:
 		if c.Principal == nil && c.Client == nil && c.Topic == nil {
 			return p, "", usageErrorf("there is no policy %q yet: say whom it is for with --client, --topic or --principal; --client \"*\" is everybody", c.Name)
 		}
-		p.Name, done = c.Name, "made"
+		fields["name"], done = c.Name, "made"
 		still.Set("If-None-Match", "*")
 	case err != nil:
 		return p, "", err
 	default:
-		if err := json.Unmarshal(raw, &p); err != nil {
+		d := json.NewDecoder(bytes.NewReader(raw))
+		d.UseNumber()
+		if err := d.Decode(&fields); err != nil {
 			return p, "", fmt.Errorf("admin listener %s: %w", c.Admin, err)
 		}
 		done = "changed"
 		still.Set("If-Match", header.Get("ETag"))
 	}
-	if err := c.apply(&p); err != nil {
+	if p, err = c.apply(fields); err != nil {
 		return p, "", err
 	}
 	body, err := json.Marshal(p)

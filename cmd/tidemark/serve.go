@@ -142,19 +142,8 @@ func serve(ctx context.Context, s *settings, log zerolog.Logger) error {
 	}
 	logRecovered(log, s, p)
 	p.Metrics(reg)
-	for _, policy := range s.Policies {
-		if v := p.View(); v.PolicyKnown(policy.Name) {
-			switch have := v.Policies.Get(policy.Name); {
-			case have == nil:
-				log.Info().Str("policy", policy.Name).Msg("policy of the file was taken away at run time and stays so")
-			case !slices.Equal(have.Said(), policy.Said()) || have.Match() != policy.Match():
-				log.Info().Str("policy", policy.Name).Str("for", have.Match()).Strs("says", have.Said()).Msg("policy of the file is set already with other content and stays so")
-			}
-			continue
-		}
-		if err := kafka.SetPolicy(ctx, p, policy, true, commandTimeout); err != nil {
-			return policyError(ctx, policy.Name, err, p.Close())
-		}
+	if err := setInitial(ctx, s, p, log); err != nil {
+		return initialError(ctx, err, p.Close())
 	}
 	srv, err := server.Start(serverOptions(s, log, cores, fail), p)
 	if err != nil {
@@ -190,8 +179,28 @@ func serve(ctx context.Context, s *settings, log zerolog.Logger) error {
 	return nil
 }
 
-// policyError is why a node does not start without a policy of its file: its clients might rely on it.
-func policyError(ctx context.Context, name string, err, closed error) error {
+// setInitial sets the policies of the file whose name was never set, and says which of the others are not as the file has them.
+func setInitial(ctx context.Context, s *settings, p *pipeline.Pipeline, log zerolog.Logger) error {
+	for _, policy := range s.Policies {
+		v := p.View()
+		if !v.PolicyKnown(policy.Name) {
+			if err := kafka.SetPolicy(ctx, p, policy, true, commandTimeout); err != nil {
+				return fmt.Errorf("%s: %q: %w", policiesKey, policy.Name, err)
+			}
+			continue
+		}
+		switch have := v.Policies.Get(policy.Name); {
+		case have == nil:
+			log.Info().Str("policy", policy.Name).Msg("policy of the file was taken away at run time and stays so")
+		case !slices.Equal(have.Said(), policy.Said()) || have.Match() != policy.Match():
+			log.Info().Str("policy", policy.Name).Str("for", have.Match()).Strs("says", have.Said()).Msg("policy of the file is set already with other content and stays so")
+		}
+	}
+	return nil
+}
+
+// initialError is why a node does not start without a policy of its file: its clients might rely on it. closed is what became of the pipeline.
+func initialError(ctx context.Context, err, closed error) error {
 	if ctx.Err() != nil {
 		return closed // it was stopped
 	}
@@ -202,7 +211,7 @@ func policyError(ctx context.Context, name string, err, closed error) error {
 	case errors.Is(err, qos.ErrPolicy), errors.Is(err, qos.ErrPolicyTie), errors.Is(err, qos.ErrPolicies):
 		code = exitUsage
 	}
-	return exitWith(code, errors.Join(fmt.Errorf("%s: %q: %w", policiesKey, name, err), closed))
+	return exitWith(code, errors.Join(err, closed))
 }
 
 var errStopping = errors.New("stopping")

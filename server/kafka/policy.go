@@ -143,9 +143,6 @@ func SetPolicy(ctx context.Context, p *pipeline.Pipeline, policy qos.Policy, ini
 	if err := policy.Validate(); err != nil {
 		return err
 	}
-	if initially && p.View().PolicyKnown(policy.Name) {
-		return nil
-	}
 	err := p.Command(ctx, catalog.Command{SetPolicy: &catalog.SetPolicy{Policy: policy, Initially: initially}}, nil, timeout).Err
 	if initially && errors.Is(err, qos.ErrPolicyKnown) {
 		return nil
