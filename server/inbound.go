@@ -209,7 +209,7 @@ func (s *Session) produce(a *arena, h *kafka.Header, frame []byte, c *chunk, wai
 		p.Slot = s.slot
 		s.slot++
 	}
-	if !p.Submits() {
+	if !p.Submits() || s.srv.opts.Null {
 		p.Answer(&p.Request)
 		return true
 	}

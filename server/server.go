@@ -32,6 +32,9 @@ type Options struct {
 	SendTimeout             time.Duration // how long a client may take nothing of what was sent to it, before it is closed
 	MaxConnections          int
 
+	// Null has Produce requests decoded, checked and answered at once, and stores nothing: the ceiling that bench measures. No setting reaches it.
+	Null bool
+
 	Log zerolog.Logger
 	// OnFailed is told, once, that the endpoint stopped by itself. It must not block.
 	OnFailed func(error)

@@ -30,8 +30,11 @@ func (l *load) run(ctx context.Context, warmup, duration time.Duration) error {
 	l.from.Store(int64(warmup))
 	l.end.Store(int64(warmup + duration))
 	drive := l.closedLoop
-	if l.oneWay {
+	switch {
+	case l.oneWay:
 		drive = l.pour
+	case l.rate > 0:
+		drive = l.openLoop
 	}
 	over, failed := make(chan struct{}), make(chan error, len(l.conns)+1)
 	done := make(chan struct{})
@@ -98,8 +101,11 @@ func (h *loadHandler) start() (*gnet.Client, error) {
 		return nil, err
 	}
 	for _, lc := range h.load.conns {
-		// The first window goes out before the loop has the connection: from then on the loop alone touches it.
-		err := lc.send(lc.window, h.load.now(), lc.nc.Write)
+		var err error
+		if h.load.rate == 0 {
+			// The first window goes out before the loop has the connection: from then on the loop alone touches it.
+			err = lc.send(lc.window, h.load.now(), lc.nc.Write)
+		}
 		if err == nil {
 			_, err = client.EnrollContext(lc.nc, lc)
 		}
@@ -137,13 +143,15 @@ func (h *loadHandler) OnTraffic(c gnet.Conn) gnet.Action {
 	if err != nil {
 		return h.fail(lc, err)
 	}
-	if now < h.load.end.Load() {
+	switch {
+	case h.load.rate > 0: // the pacer sends
+	case now < h.load.end.Load():
 		if answers > 0 {
 			if err := lc.send(answers, now, c.Write); err != nil {
 				return h.fail(lc, lc.broken("write", err))
 			}
 		}
-	} else if lc.nextID == lc.await {
+	case lc.outstanding() == 0:
 		lc.end(h)
 	}
 	return gnet.None
@@ -220,17 +228,18 @@ func (lc *loadConn) broken(op string, err error) error {
 	return &kwire.ConnError{Addr: lc.conn.Addr(), Op: op, Err: err}
 }
 
-// send writes the next n requests of the tape, n at most window.
-func (lc *loadConn) send(n int, now int64, write func([]byte) (int, error)) error {
-	first := lc.slot
+// send writes the next n requests of the tape, n at most window, which were due at a time.
+func (lc *loadConn) send(n int, due int64, write func([]byte) (int, error)) error {
+	first, id := lc.slot, lc.nextID.Load()
 	for range n {
-		binary.BigEndian.PutUint32(lc.tape[lc.slot*lc.frame+correlationAt:], uint32(lc.nextID))
-		lc.sentAt[int(uint32(lc.nextID)%uint32(lc.window))] = now
-		lc.nextID++
+		binary.BigEndian.PutUint32(lc.tape[lc.slot*lc.frame+correlationAt:], uint32(id))
+		lc.sentAt[int(uint32(id)%uint32(lc.window))] = due
+		id++
 		if lc.slot++; lc.slot == lc.slots {
 			lc.slot = 0
 		}
 	}
+	lc.nextID.Store(id)
 	if end := first + n; end > lc.slots {
 		if _, err := write(lc.tape[first*lc.frame:]); err != nil {
 			return err
@@ -254,7 +263,10 @@ func (lc *loadConn) parse(p []byte, now int64) (used, answers int, err error) {
 	var (
 		run      int64 // successes with the latency of sent
 		sent     int64
-		measured = lc.load.measured(now)
+		await    = lc.await.Load()
+		next     = lc.nextID.Load()
+		paced    = lc.load.rate > 0 // then what was due in the measured time counts, else what was answered in it
+		measured = !paced && lc.load.measured(now)
 		flush    = func() {
 			if run > 0 {
 				lc.latency.RecordValues(max((now-sent)/1e3, 1), run)
@@ -272,8 +284,8 @@ func (lc *loadConn) parse(p []byte, now int64) (used, answers int, err error) {
 			break
 		}
 		b := p[used : used+frame]
-		if id := int32(binary.BigEndian.Uint32(b[4:])); id != lc.await || id == lc.nextID {
-			return used, answers, fmt.Errorf("%s: %w: correlation id %d, wanted %d", lc.conn.Addr(), kwire.ErrFrame, id, lc.await)
+		if id := int32(binary.BigEndian.Uint32(b[4:])); id != await || id == next {
+			return used, answers, fmt.Errorf("%s: %w: correlation id %d, wanted %d", lc.conn.Addr(), kwire.ErrFrame, id, await)
 		}
 		code := int16(binary.BigEndian.Uint16(b[lc.layout.errorAt:]))
 		if !lc.seen {
@@ -281,8 +293,9 @@ func (lc *loadConn) parse(p []byte, now int64) (used, answers int, err error) {
 				return used, answers, err
 			}
 		}
-		if measured {
-			if t := lc.sentAt[int(uint32(lc.await)%uint32(lc.window))]; t != sent {
+		t := lc.sentAt[int(uint32(await)%uint32(lc.window))]
+		if measured || paced && lc.load.measured(t) {
+			if t != sent {
 				flush()
 				sent = t
 			}
@@ -292,11 +305,12 @@ func (lc *loadConn) parse(p []byte, now int64) (used, answers int, err error) {
 				lc.errors[code]++
 			}
 		}
-		lc.await++
+		await++
 		used += frame
 		answers++
 	}
 	flush()
+	lc.await.Store(await)
 	lc.total.Add(int64(answers))
 	return used, answers, nil
 }

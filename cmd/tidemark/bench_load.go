@@ -27,6 +27,9 @@ const correlationAt = 8 // in a request frame: length 4, key 2, version 2
 type load struct {
 	conns  []*loadConn
 	oneWay bool
+	rate   float64 // requests a second, due at fixed times; 0: as fast as answers come
+	back   []*readBack
+	late   *hdrhistogram.Histogram // of an open loop: µs between when a request was due and when it was sent
 
 	begin     time.Time // times below are ns since it
 	from, end atomic.Int64
@@ -35,23 +38,26 @@ type load struct {
 // loadConn is one connection and its tape.
 type loadConn struct {
 	// immutable once the load runs
-	load    *load
-	conn    *kwire.Conn
-	nc      net.Conn
-	tape    []byte
-	frame   int // bytes of one request; all on the tape are alike
-	slots   int // requests on the tape
-	window  int
-	layout  responseLayout
-	request *kmsg.ProduceRequest // what the tape's requests are, for decoding the first answer in full
+	load                       *load
+	conn                       *kwire.Conn
+	nc                         net.Conn
+	tape                       []byte
+	stampAt, batchAt, batchEnd int // in each request, if it is stamped; see bench_readback.go
+	frame                      int // bytes of one request; all on the tape are alike
+	slots                      int // requests on the tape
+	window                     int
+	layout                     responseLayout
+	request                    *kmsg.ProduceRequest // what the tape's requests are, for decoding the first answer in full
+
+	// its sender's: the loop's, or the pacer's
+	slot   int          // next one on the tape
+	nextID atomic.Int32 // of the next request; stored after its sentAt, and read by the loop
+	sentAt []int64      // ns since the load's begin, by id modulo the window: when it was sent or due
 
 	// its loop's
-	slot   int   // next one on the tape
-	nextID int32 // of the next request
-	await  int32 // of the next answer
-	sentAt []int64
-	seen   bool // the layout was checked against a full decode
-	ended  bool // all that was sent is answered and nothing more is sent, or it failed
+	await atomic.Int32 // of the next answer; the pacer reads it
+	seen  bool         // the layout was checked against a full decode
+	ended bool         // all that was sent is answered and nothing more is sent, or it failed
 
 	// its loop's, read by others after the load ended
 	latency  *hdrhistogram.Histogram // µs
@@ -77,8 +83,11 @@ func newResponseLayout(version int16, topic string) responseLayout {
 func uvarintBytes(n int) int { return len(binary.AppendUvarint(nil, uint64(n))) }
 
 // newLoad opens the connections and encodes their tapes. Connections are spread over the targets' leaders; each writes to partitions of its own leader in turn.
-func newLoad(ctx context.Context, c *BenchProduceCmd, acks int16, targets []benchTarget) (*load, error) {
-	l := &load{oneWay: acks == 0}
+func newLoad(ctx context.Context, c *BenchLoad, acks int16, targets []benchTarget) (*load, error) {
+	l := &load{oneWay: acks == 0, rate: c.rate}
+	if c.rate > 0 {
+		l.late = newLatencyHistogram(3)
+	}
 	digits := 3
 	if c.Connections > 256 {
 		digits = 2 // a histogram of three digits takes 170 KB
@@ -86,9 +95,9 @@ func newLoad(ctx context.Context, c *BenchProduceCmd, acks int16, targets []benc
 	random := rand.NewChaCha8([32]byte{'t', 'i', 'd', 'e'})
 	for i := range c.Connections {
 		lc := &loadConn{
-			load: l, slots: c.slots(), window: c.InFlight,
-			sentAt:  make([]int64, c.InFlight),
-			latency: hdrhistogram.New(1, (10 * time.Minute).Microseconds(), digits),
+			load: l, slots: c.slots(), window: c.inFlight,
+			sentAt:  make([]int64, c.inFlight),
+			latency: newLatencyHistogram(digits),
 			errors:  make(map[int16]int64),
 		}
 		l.conns = append(l.conns, lc)
@@ -97,11 +106,22 @@ func newLoad(ctx context.Context, c *BenchProduceCmd, acks int16, targets []benc
 			return nil, err
 		}
 	}
+	if c.readBack {
+		if err := l.readBack(ctx, c, targets); err != nil {
+			l.close()
+			return nil, err
+		}
+	}
 	return l, nil
 }
 
+// newLatencyHistogram counts µs up to ten minutes.
+func newLatencyHistogram(digits int) *hdrhistogram.Histogram {
+	return hdrhistogram.New(1, (10 * time.Minute).Microseconds(), digits)
+}
+
 // prepare dials and encodes.
-func (lc *loadConn) prepare(ctx context.Context, c *BenchProduceCmd, acks int16, targets []benchTarget, i int, random *rand.ChaCha8) error {
+func (lc *loadConn) prepare(ctx context.Context, c *BenchLoad, acks int16, targets []benchTarget, i int, random *rand.ChaCha8) error {
 	first := targets[i%len(targets)]
 	conn, err := c.dialOne(ctx, first.addr)
 	if err != nil {
@@ -141,6 +161,9 @@ func (lc *loadConn) prepare(ctx context.Context, c *BenchProduceCmd, acks int16,
 		lc.request = req
 	}
 	lc.layout = newResponseLayout(lc.request.Version, c.Topic)
+	if c.readBack {
+		return lc.findStamps()
+	}
 	return nil
 }
 
@@ -167,10 +190,22 @@ func (l *load) answered() (sum int64) {
 // unanswered is the number of requests without an answer when the load had ended.
 func (l *load) unanswered() (sum int) {
 	for _, lc := range l.conns {
-		sum += int(lc.nextID - lc.await)
+		sum += lc.outstanding()
 	}
 	return sum
 }
+
+// recordLate adds what was due in the measured time and is not answered. The load has ended.
+func (lc *loadConn) recordLate(h *hdrhistogram.Histogram, now int64) {
+	for id := lc.await.Load(); id != lc.nextID.Load(); id++ {
+		if due := lc.sentAt[int(uint32(id)%uint32(lc.window))]; lc.load.measured(due) {
+			_ = h.RecordValue(max((now-due)/1e3, 1)) // past ten minutes: the load itself is shorter
+		}
+	}
+}
+
+// outstanding is the number of requests without an answer.
+func (lc *loadConn) outstanding() int { return int(lc.nextID.Load() - lc.await.Load()) }
 
 // anyError is a code that was answered, 0 if none was.
 func (l *load) anyError() int16 {
@@ -187,6 +222,9 @@ func (l *load) close() {
 		if lc.conn != nil {
 			lc.conn.Close()
 		}
+	}
+	for _, r := range l.back {
+		r.conn.Close()
 	}
 }
 

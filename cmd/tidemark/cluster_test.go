@@ -63,8 +63,9 @@ func leader(cli *CLI) {
 		cli.Produce.acksOverride = &acks
 	}
 	if cli.Bench.Produce.QoS != "one-way" {
-		cli.Bench.Produce.acksOverride = &acks
+		cli.Bench.Produce.Acks = &acks
 	}
+	cli.Bench.Latency.Acks = &acks
 }
 
 // run runs a client command against the broker.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime/debug"
 	"strings"
 	"testing"
@@ -74,6 +75,21 @@ func TestUsageErrors(t *testing.T) {
 		{"bench produce --qos 7", "--qos"},
 		{"bench produce --duration 0s", "--duration"},
 		{"bench produce --warmup=-1s", "--warmup"},
+		{"bench produce --acks=-2", "--acks"},
+		{"bench produce --rate 0/s", "--rate"},
+		{"bench produce --rate 5MiB/s", "--rate"},
+		{"bench produce --rate 5/s --qos one-way", "--rate"},
+		{"bench produce --plot latency.png", "--plot"},
+		{"bench produce --plot latency.svg --acks 0", "--plot"},
+		{"bench latency --in-flight 0", "--in-flight"},
+		{"bench latency --rate fast", "--rate"},
+		{"bench latency --end-to-end --records-per-batch 2", "--records-per-batch"},
+		{"bench latency --end-to-end --record-bytes 7", "--record-bytes"},
+		{"bench latency --end-to-end --null", "--null"},
+		{"bench consume --from 5", "--from"},
+		{"bench consume --connections 0", "--connections"},
+		{"bench consume --fetch-bytes 0", "--fetch-bytes"},
+		{"bench consume --duration 0s", "--duration"},
 		{"bench produce --connections 10000 --in-flight 10000 --record-bytes 1000000", "--in-flight"},
 	}
 	for _, tc := range cases {
@@ -89,6 +105,14 @@ func TestUsageErrors(t *testing.T) {
 	}
 }
 
+// TestMain is the null server when bench runs this binary for it.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == "bench" && os.Args[2] == "null" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
 func TestHelp(t *testing.T) {
 	r := tidemark(t, t.Context(), nil, nil, "--help")
 	if r.code != exitOK || r.stderr != "" {
@@ -99,7 +123,7 @@ func TestHelp(t *testing.T) {
 			t.Errorf("no exit code %d in:\n%s", row.code, r.stdout)
 		}
 	}
-	for _, command := range []string{"topic create", "topic list", "topic describe", "topic delete", "produce", "consume", "bench produce", "version"} {
+	for _, command := range []string{"topic create", "topic list", "topic describe", "topic delete", "produce", "consume", "bench produce", "bench latency", "bench consume", "version"} {
 		r := tidemark(t, t.Context(), nil, nil, append(strings.Fields(command), "--help")...)
 		if r.code != exitOK || !strings.Contains(r.stdout, "    tidemark "+command) {
 			t.Errorf("%s --help: exit code %d, no example in:\n%s", command, r.code, r.stdout)

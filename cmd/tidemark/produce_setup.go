@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -31,7 +30,7 @@ func newProducer(ctx context.Context, c *ProduceCmd, acks int16) (*producer, err
 		links:   make(map[int32]*link),
 		events:  make(chan linkEvent, 64),
 		done:    make(chan struct{}),
-		latency: newLatencyHistogram(),
+		latency: newLatencyHistogram(3),
 	}
 	var err error
 	if p.control, err = c.dial(ctx); err != nil {
@@ -206,9 +205,4 @@ func initProducer(ctx context.Context, conn *kwire.Conn) (kwire.Producer, error)
 			return kwire.Producer{}, err
 		}
 	}
-}
-
-// newLatencyHistogram counts µs up to ten minutes, to three digits.
-func newLatencyHistogram() *hdrhistogram.Histogram {
-	return hdrhistogram.New(1, (10 * time.Minute).Microseconds(), 3)
 }

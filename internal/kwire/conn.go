@@ -222,7 +222,10 @@ func (c *Conn) SendFrame(ctx context.Context, frame []byte) error {
 }
 
 // Receive reads the next response, whatever request it belongs to; Kafka answers in request order. The body is freshly allocated.
-func (c *Conn) Receive(ctx context.Context) (Response, error) {
+func (c *Conn) Receive(ctx context.Context) (Response, error) { return c.ReceiveInto(ctx, nil) }
+
+// ReceiveInto is Receive with the body in buf, if it fits; else it is freshly allocated.
+func (c *Conn) ReceiveInto(ctx context.Context, buf []byte) (Response, error) {
 	var resp Response
 	err := c.within(ctx, c.nc.SetReadDeadline, func() error {
 		if _, err := io.ReadFull(c.nc, c.head[:]); err != nil {
@@ -232,7 +235,10 @@ func (c *Conn) Receive(ctx context.Context) (Response, error) {
 		if n < 4 || n > c.responseMax {
 			return fmt.Errorf("%w: length %d, wanted 4 to %d", ErrFrame, n, c.responseMax)
 		}
-		buf := make([]byte, n)
+		if cap(buf) < n {
+			buf = make([]byte, n)
+		}
+		buf = buf[:n]
 		if _, err := io.ReadFull(c.nc, buf); err != nil {
 			return err
 		}
