@@ -91,13 +91,12 @@ func (c *BenchLoad) validate() (acks int16, err error) {
 	return acks, nil
 }
 
-// slots is the number of prepared requests a connection: enough to reach several partitions in turn; in a closed loop also all that may be in flight, so that they leave in one write.
+// slots is the number of prepared requests a connection: in a closed loop all that may be in flight, so that they leave in one write.
 func (c *BenchLoad) slots() int {
-	few := min(int(c.Partitions), 8)
 	if c.rate > 0 {
-		return few
+		return 1
 	}
-	return max(c.inFlight, few)
+	return c.inFlight
 }
 
 // level is what the report calls the requests' acknowledgement.

@@ -232,7 +232,12 @@ func (lc *loadConn) broken(op string, err error) error {
 func (lc *loadConn) send(n int, due int64, write func([]byte) (int, error)) error {
 	first, id := lc.slot, lc.nextID.Load()
 	for range n {
-		binary.BigEndian.PutUint32(lc.tape[lc.slot*lc.frame+correlationAt:], uint32(id))
+		frame := lc.tape[lc.slot*lc.frame:]
+		binary.BigEndian.PutUint32(frame[correlationAt:], uint32(id))
+		binary.BigEndian.PutUint32(frame[lc.partitionAt:], uint32(lc.partitions[lc.turn]))
+		if lc.turn++; lc.turn == len(lc.partitions) {
+			lc.turn = 0
+		}
 		lc.sentAt[int(uint32(id)%uint32(lc.window))] = due
 		id++
 		if lc.slot++; lc.slot == lc.slots {

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -19,7 +21,7 @@ import (
 // What a request costs the client, so that the figures are the broker's: each connection has a *tape* of encoded requests, back to back, and an event
 // loop for each core drives them all (bench_drive.go). A turn is one read, which may bring several responses; a look at each (length, correlation id,
 // error code, at known places); and one write of as many requests as were answered, straight from the tape, with nothing changed but their correlation
-// ids. The clock is read once a turn. Nothing is allocated.
+// ids and partitions. The clock is read once a turn. Nothing is allocated.
 
 const correlationAt = 8 // in a request frame: length 4, key 2, version 2
 
@@ -38,19 +40,22 @@ type load struct {
 // loadConn is one connection and its tape.
 type loadConn struct {
 	// immutable once the load runs
-	load                       *load
-	conn                       *kwire.Conn
-	nc                         net.Conn
-	tape                       []byte
-	stampAt, batchAt, batchEnd int // in each request, if it is stamped; see bench_readback.go
-	frame                      int // bytes of one request; all on the tape are alike
-	slots                      int // requests on the tape
-	window                     int
-	layout                     responseLayout
-	request                    *kmsg.ProduceRequest // what the tape's requests are, for decoding the first answer in full
+	load                           *load
+	conn                           *kwire.Conn
+	nc                             net.Conn
+	tape                           []byte
+	partitionAt, batchAt, batchEnd int // in each request
+	stampAt                        int // in each request; 0: it is not stamped; see bench_readback.go
+	frame                          int // bytes of one request; all on the tape are alike
+	slots                          int // requests on the tape
+	window                         int
+	layout                         responseLayout
+	partitions                     []int32              // that it writes to in turn
+	request                        *kmsg.ProduceRequest // what the tape's requests are, for decoding the first answer in full
 
 	// its sender's: the loop's, or the pacer's
 	slot   int          // next one on the tape
+	turn   int          // the next request's, in partitions
 	nextID atomic.Int32 // of the next request; stored after its sentAt, and read by the loop
 	sentAt []int64      // ns since the load's begin, by id modulo the window: when it was sent or due
 
@@ -128,13 +133,13 @@ func (lc *loadConn) prepare(ctx context.Context, c *BenchLoad, acks int16, targe
 		return err
 	}
 	lc.conn, lc.nc = conn, conn.NetConn()
-	var own []int32
 	for j := range targets {
 		if t := targets[(i+j)%len(targets)]; t.leader == first.leader {
-			own = append(own, t.partition)
+			lc.partitions = append(lc.partitions, t.partition)
 		}
 	}
-	for slot := range lc.slots {
+	lc.turn = i * len(lc.partitions) / c.Connections // so that few connections do not all begin with the same ones
+	for range lc.slots {
 		batch, err := randomBatch(c.RecordsPerBatch, c.RecordBytes, random)
 		if err != nil {
 			return err
@@ -144,7 +149,7 @@ func (lc *loadConn) prepare(ctx context.Context, c *BenchLoad, acks int16, targe
 		req.TimeoutMillis = int32(benchTimeout.Milliseconds())
 		req.Topics = []kmsg.ProduceRequestTopic{{
 			Topic:      c.Topic,
-			Partitions: []kmsg.ProduceRequestTopicPartition{{Partition: own[slot%len(own)], Records: batch}},
+			Partitions: []kmsg.ProduceRequestTopicPartition{{Partition: lc.partitions[0], Records: batch}},
 		}}
 		if err := conn.Negotiate(req, producedVersionMax); err != nil {
 			return err
@@ -160,10 +165,34 @@ func (lc *loadConn) prepare(ctx context.Context, c *BenchLoad, acks int16, targe
 		}
 		lc.request = req
 	}
-	lc.layout = newResponseLayout(lc.request.Version, c.Topic)
-	if c.readBack {
-		return lc.findStamps()
+	if err := lc.findFields(c.readBack); err != nil {
+		return err
 	}
+	lc.layout = newResponseLayout(lc.request.Version, c.Topic)
+	return nil
+}
+
+// findFields finds what send and stamp change in the tape's requests.
+func (lc *loadConn) findFields(stamped bool) error {
+	batch := lc.request.Topics[0].Partitions[0].Records
+	frame := lc.tape[len(lc.tape)-lc.frame:]
+	lc.batchAt = bytes.LastIndex(frame, batch)
+	lc.batchEnd = lc.batchAt + len(batch)
+	lc.partitionAt = lc.batchAt - 4 - 4 // the batch's length is between them
+	if lc.request.Version >= 9 {
+		lc.partitionAt = lc.batchAt - uvarintBytes(len(batch)+1) - 4
+	}
+	if lc.batchAt < 0 || int32(binary.BigEndian.Uint32(frame[lc.partitionAt:])) != lc.partitions[0] {
+		return errors.New("the prepared request does not hold its batch and partition where it should")
+	}
+	if !stamped {
+		return nil
+	}
+	parsed, err := kwire.ParseBatches(batch)
+	if err != nil {
+		return err
+	}
+	lc.stampAt = lc.batchAt + bytes.LastIndex(batch, parsed[0].Unpacked[0].Value)
 	return nil
 }
 

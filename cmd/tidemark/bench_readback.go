@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -138,23 +136,6 @@ func (b *readBack) got(value []byte, now int64) {
 		return
 	}
 	_ = b.latency.RecordValue(max((now-due)/1e3, 1)) // past ten minutes: not in this load's time
-}
-
-// findStamps finds where the stamp and the batch of the tape's requests are.
-func (lc *loadConn) findStamps() error {
-	batch := lc.request.Topics[0].Partitions[0].Records
-	last := lc.tape[len(lc.tape)-lc.frame:]
-	at := bytes.LastIndex(last, batch)
-	if at < 0 {
-		return errors.New("the prepared request does not hold its batch")
-	}
-	parsed, err := kwire.ParseBatches(batch)
-	if err != nil {
-		return err
-	}
-	value := bytes.LastIndex(batch, parsed[0].Unpacked[0].Value)
-	lc.batchAt, lc.batchEnd, lc.stampAt = at, at+len(batch), at+value
-	return nil
 }
 
 // stamp puts the time when the next request is due into its record.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -113,7 +114,7 @@ func serve(ctx context.Context, s *settings, log zerolog.Logger) error {
 	cores := runtime.NumCPU()
 	tuneRuntime(s)
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reg.MustRegister(collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: gcTime})), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	var admin *server.Admin
 	if s.AdminListen != "" {
 		var err error
@@ -178,6 +179,9 @@ func serve(ctx context.Context, s *settings, log zerolog.Logger) error {
 	log.Info().Msg("stopped")
 	return nil
 }
+
+// gcTime is what of the Go runtime's metrics says how much processor time the garbage collector takes.
+var gcTime = regexp.MustCompile("^/cpu/classes/gc/")
 
 // setInitial sets the policies of the file whose name was never set, and says which of the others are not as the file has them.
 func setInitial(ctx context.Context, s *settings, p *pipeline.Pipeline, log zerolog.Logger) error {

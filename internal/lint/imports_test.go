@@ -30,12 +30,13 @@ var mayImport = map[string][]string{
 	"server":           {"pipeline", "qos", "server/kafka"},
 	"cmd/tidemark": {"catalog", "internal/batch", "internal/kwire", "internal/vfs", "journal", "journal/index", "pipeline", "qos",
 		"server", "server/kafka"},
-	"scripts/node":    {},
-	"scripts/torture": {"catalog", "internal/batch", "internal/kwire", "internal/planted", "internal/vfs", "journal", "journal/index", "pipeline", "qos", "scripts/node"},
-	"scripts/waiting": {"internal/kwire", "internal/vfs", "scripts/node"},
-	"scripts/floor":   {"scripts/node"},
-	"scripts/picture": {},
-	"scripts/beside":  {"internal/kwire", "qos", "scripts/node", "server"},
+	"scripts/node":      {},
+	"scripts/torture":   {"catalog", "internal/batch", "internal/kwire", "internal/planted", "internal/vfs", "journal", "journal/index", "pipeline", "qos", "scripts/node"},
+	"scripts/waiting":   {"internal/kwire", "internal/vfs", "scripts/node"},
+	"scripts/bench":     {"internal/kwire", "scripts/node"},
+	"scripts/yardstick": {},
+	"scripts/picture":   {},
+	"scripts/beside":    {"internal/kwire", "qos", "scripts/node", "server"},
 }
 
 // only names the packages of others that are kept to a few of ours: each stands for a rule in the design.
@@ -43,7 +44,7 @@ var only = map[string][]string{
 	"github.com/rs/zerolog":                          {"server", "cmd/tidemark"},
 	"github.com/panjf2000/gnet/v2":                   {"server", "cmd/tidemark"},
 	"github.com/twmb/franz-go/pkg/kmsg":              {"server", "server/kafka", "cmd/tidemark", "internal/kwire", "scripts/beside", "scripts/torture", "scripts/waiting"},
-	"golang.org/x/sys/unix":                          {"internal/vfs", "journal", "server", "cmd/tidemark", "scripts/floor", "scripts/torture"},
+	"golang.org/x/sys/unix":                          {"internal/vfs", "journal", "server", "cmd/tidemark", "scripts/bench", "scripts/torture", "scripts/yardstick"},
 	"github.com/prometheus/client_golang/prometheus": {"pipeline", "server", "cmd/tidemark"},
 }
 
