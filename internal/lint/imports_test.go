@@ -33,7 +33,8 @@ var mayImport = map[string][]string{
 	"scripts/node":      {},
 	"scripts/torture":   {"catalog", "internal/batch", "internal/kwire", "internal/planted", "internal/vfs", "journal", "journal/index", "pipeline", "qos", "scripts/node"},
 	"scripts/waiting":   {"internal/kwire", "internal/vfs", "scripts/node"},
-	"scripts/bench":     {"internal/kwire", "scripts/node"},
+	"scripts/bench":     {"internal/kwire", "scripts/figures", "scripts/node"},
+	"scripts/figures":   {},
 	"scripts/yardstick": {},
 	"scripts/picture":   {},
 	"scripts/beside":    {"internal/kwire", "qos", "scripts/node", "server"},
@@ -44,7 +45,7 @@ var only = map[string][]string{
 	"github.com/rs/zerolog":                          {"server", "cmd/tidemark"},
 	"github.com/panjf2000/gnet/v2":                   {"server", "cmd/tidemark"},
 	"github.com/twmb/franz-go/pkg/kmsg":              {"server", "server/kafka", "cmd/tidemark", "internal/kwire", "scripts/beside", "scripts/torture", "scripts/waiting"},
-	"golang.org/x/sys/unix":                          {"internal/vfs", "journal", "server", "cmd/tidemark", "scripts/bench", "scripts/torture", "scripts/yardstick"},
+	"golang.org/x/sys/unix":                          {"internal/vfs", "journal", "server", "cmd/tidemark", "scripts/bench", "scripts/figures", "scripts/torture", "scripts/yardstick"},
 	"github.com/prometheus/client_golang/prometheus": {"pipeline", "server", "cmd/tidemark"},
 }
 

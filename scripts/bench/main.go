@@ -2,7 +2,7 @@
 //
 //	go run ./scripts/bench [--rounds 5] [--duration 3s] [--only S1,S6] [--write]
 //
-// What counts is a ratio of medians of one run, and of it the worse end of a bootstrapped 95 % interval. All rounds go into the JSON, none is left out. --write puts RESULTS.md and results.json into docs/bench.
+// What counts is a ratio of medians of one run, and of it the worse end of a bootstrapped 95 % interval. All rounds go into the JSON, none is left out. --write puts bench.json and its part of RESULTS.md into docs/bench.
 // --brief runs everything on little data, for function: no figure of it means anything, and none is judged.
 package main
 
@@ -23,7 +23,7 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 5, "turns of each scenario")
 	flag.DurationVar(&b.duration, "duration", 3*time.Second, "of each measurement")
 	only := flag.String("only", "", "scenarios, comma-separated; all by default")
-	write := flag.Bool("write", false, "write docs/bench/RESULTS.md and results.json")
+	write := flag.Bool("write", false, "write the run into docs/bench")
 	flag.BoolVar(&b.brief, "brief", false, "little data and time, for function")
 	flag.Parse()
 	if b.brief {
@@ -42,7 +42,7 @@ func main() {
 	}()
 	err := b.run()
 	if err == nil && *write {
-		err = b.results.write("docs/bench", strings.Join(os.Args[1:], " "))
+		err = b.results.write("docs/bench")
 	}
 	met, missed := b.results.count()
 	if err != nil {

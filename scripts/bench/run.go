@@ -2,9 +2,7 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -16,8 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"tidemark/scripts/figures"
 	"tidemark/scripts/node"
 )
 
@@ -46,7 +43,7 @@ func (b *bench) run() (err error) {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
-	b.results.describe(b.dir)
+	b.results.Run = figures.Begin("scripts/bench", b.dir)
 	if b.binary, err = node.Build(b.dir); err != nil {
 		return err
 	}
@@ -60,7 +57,7 @@ func (b *bench) run() (err error) {
 	if err != nil {
 		return err
 	}
-	b.results.Quiet = drop["frames_per_s"].(float64) >= quietDrop
+	b.results.Quiet = drop.Num("frames_per_s") >= quietDrop
 	for _, s := range scenarios {
 		if len(b.only) > 0 && !slices.Contains(b.only, s.name) {
 			continue
@@ -76,8 +73,8 @@ func (b *bench) run() (err error) {
 }
 
 // require judges a figure of a scenario's rounds.
-func (b *bench) require(r *result, what string, fn func([]round) float64, limit float64, atMost bool) *check {
-	c := check{What: what, Figure: bootstrap(r.Rounds, fn), Limit: limit, AtMost: atMost}
+func (b *bench) require(r *result, what string, fn func([]figures.Round) float64, limit float64, atMost bool) *check {
+	c := check{What: what, Figure: figures.Bootstrap(r.Rounds, fn), Limit: limit, AtMost: atMost}
 	c.judge()
 	if b.brief {
 		c.Verdict = na
@@ -87,7 +84,7 @@ func (b *bench) require(r *result, what string, fn func([]round) float64, limit 
 }
 
 // requireQuiet judges only on a quiet machine.
-func (b *bench) requireQuiet(r *result, what string, fn func([]round) float64, limit float64, atMost bool) {
+func (b *bench) requireQuiet(r *result, what string, fn func([]figures.Round) float64, limit float64, atMost bool) {
 	if c := b.require(r, "quiet: "+what, fn, limit, atMost); !b.results.Quiet {
 		c.Verdict = na
 	}
@@ -181,42 +178,9 @@ func (l load) flags() []string {
 		"--record-bytes", strconv.Itoa(l.bytes), "--partitions", strconv.Itoa(max(l.partitions, 4)), "--qos", l.qos, "--topic", "bench" + l.topic}
 }
 
-// answer is the JSON object that a child printed.
-type answer map[string]any
-
-func (a answer) num(name string) float64 {
-	v, _ := a[name].(float64)
-	return v
-}
-
-// settle is how long a measurement waits for what the one before it left behind.
-const settle = 500 * time.Millisecond
-
-// child runs a program and takes the object that it prints.
-func child(ctx context.Context, program string, args ...string) (answer, error) {
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Stderr = os.Stderr
-	cmd.WaitDelay = time.Second
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", filepath.Base(program), strings.Join(args, " "), err)
-	}
-	var a answer
-	if err := json.NewDecoder(bytes.NewReader(out)).Decode(&a); err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Base(program), err)
-	}
-	return a, nil
-}
-
-// calm lets the disk finish what was left to it.
-func calm() {
-	unix.Sync()
-	time.Sleep(settle)
-}
-
 // tidemark runs `tidemark bench COMMAND`.
-func (b *bench) tidemark(command string, args ...string) (answer, error) {
-	return child(context.Background(), b.binary, append([]string{"bench", command, "--json"}, args...)...)
+func (b *bench) tidemark(command string, args ...string) (figures.Answer, error) {
+	return figures.Child(context.Background(), b.binary, append([]string{"bench", command, "--json"}, args...)...)
 }
 
 func (b *bench) timing() []string {
@@ -224,34 +188,34 @@ func (b *bench) timing() []string {
 }
 
 // produce measures a closed loop on a server; without one, on the null.
-func (b *bench) produce(s *server, l load) (answer, error) {
-	defer calm()
+func (b *bench) produce(s *server, l load) (figures.Answer, error) {
+	defer figures.Calm()
 	target := []string{"--null"}
 	if s != nil {
 		target = []string{"--bootstrap", s.Addr}
 	}
 	a, err := b.tidemark("produce", slices.Concat(target, l.flags(), b.timing())...)
-	if err == nil && (a.num("errors") > 0 || a.num("unanswered") > 0 || a.num("requests") == 0) {
+	if err == nil && (a.Num("errors") > 0 || a.Num("unanswered") > 0 || a.Num("requests") == 0) {
 		err = fmt.Errorf("%v requests answered, %v refused, %v not answered", a["requests"], a["errors"], a["unanswered"])
 	}
 	return a, err
 }
 
 // latency measures an open loop at a rate.
-func (b *bench) latency(s *server, rate float64, more ...string) (answer, error) {
-	defer calm()
+func (b *bench) latency(s *server, rate float64, more ...string) (figures.Answer, error) {
+	defer figures.Calm()
 	return b.tidemark("latency", slices.Concat([]string{"--bootstrap", s.Addr, "--rate", fmt.Sprintf("%.0f/s", rate)}, b.timing(), more)...)
 }
 
 // yard runs the yardstick.
-func (b *bench) yard(mode string, l load, bytes int, files ...string) (answer, error) {
-	defer calm()
-	return child(context.Background(), b.yardstick, append([]string{"--mode", mode, "--dir", b.dir, "--connections", strconv.Itoa(max(l.connections, 1)), "--in-flight", strconv.Itoa(max(l.inFlight, 1)),
+func (b *bench) yard(mode string, l load, bytes int, files ...string) (figures.Answer, error) {
+	defer figures.Calm()
+	return figures.Child(context.Background(), b.yardstick, append([]string{"--mode", mode, "--dir", b.dir, "--connections", strconv.Itoa(max(l.connections, 1)), "--in-flight", strconv.Itoa(max(l.inFlight, 1)),
 		"--bytes", strconv.Itoa(max(bytes, 1)), "--duration", b.duration.String()}, files...)...)
 }
 
 // probe is synced writes of a size on the disk alone.
-func (b *bench) probe(bytes int) (answer, error) { return b.yard("probe", load{}, bytes) }
+func (b *bench) probe(bytes int) (figures.Answer, error) { return b.yard("probe", load{}, bytes) }
 
 // fill writes at least so many bytes of records.
 func (b *bench) fill(s *server, bytes int64, topic string) error {
@@ -264,9 +228,9 @@ func (b *bench) fill(s *server, bytes int64, topic string) error {
 		if err != nil {
 			return err
 		}
-		written += a.num("requests") * a.num("request_bytes")
+		written += a.Num("requests") * a.Num("request_bytes")
 	}
-	calm()
+	figures.Calm()
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tidemark/internal/kwire"
+	"tidemark/scripts/figures"
 )
 
 // scenarios in the order in which they run: S6, S8 and S11 use what S1 and S6 found.
@@ -23,9 +24,9 @@ var scenarios = []struct {
 		if err := b.closedLoop(r, load{connections: 64, inFlight: 1, bytes: 1024}); err != nil {
 			return err
 		}
-		b.s1 = medianOf("tidemark")(r.Rounds)
+		b.s1 = figures.MedianOf("tidemark")(r.Rounds)
 		b.requireNull(r, 0.65)
-		b.require(r, "Tidemark ÷ direct", ratioOf("tidemark", "direct"), 1.2, false)
+		b.require(r, "Tidemark ÷ direct", figures.RatioOf("tidemark", "direct"), 1.2, false)
 		b.requireGC(r)
 		return nil
 	}},
@@ -34,8 +35,8 @@ var scenarios = []struct {
 			return err
 		}
 		b.requireNull(r, 0.45)
-		b.require(r, "Tidemark ÷ direct", ratioOf("tidemark", "direct"), 1.3, false)
-		b.requireQuiet(r, "records a second", medianOf("tidemark"), 300_000, false)
+		b.require(r, "Tidemark ÷ direct", figures.RatioOf("tidemark", "direct"), 1.3, false)
+		b.requireQuiet(r, "records a second", figures.MedianOf("tidemark"), 300_000, false)
 		b.requireGC(r)
 		return nil
 	}},
@@ -43,9 +44,9 @@ var scenarios = []struct {
 		if err := b.closedLoop(r, s3); err != nil {
 			return err
 		}
-		b.require(r, "Tidemark ÷ direct", ratioOf("tidemark", "direct"), 1.3, false)
-		b.require(r, "MB/s ÷ synced 256 KiB writes on the disk alone", ratioOf("tidemark MB/s", "probe MB/s"), 0.8, false)
-		b.requireQuiet(r, "records a second", medianOf("tidemark records"), 1_040_000, false)
+		b.require(r, "Tidemark ÷ direct", figures.RatioOf("tidemark", "direct"), 1.3, false)
+		b.require(r, "MB/s ÷ synced 256 KiB writes on the disk alone", figures.RatioOf("tidemark MB/s", "probe MB/s"), 0.8, false)
+		b.requireQuiet(r, "records a second", figures.MedianOf("tidemark records"), 1_040_000, false)
 		b.requireGC(r)
 		return nil
 	}},
@@ -55,7 +56,7 @@ var scenarios = []struct {
 			return err
 		}
 		r.Unit, r.Columns = "MB/s of request bytes", []string{"tidemark", "as S3"}
-		err = b.turns(r, func(m round) error {
+		err = b.turns(r, func(m figures.Round) error {
 			small, err := b.produce(s, load{connections: 8, inFlight: 5, records: 1000, bytes: 100, topic: "-small"})
 			if err != nil {
 				return err
@@ -67,7 +68,7 @@ var scenarios = []struct {
 		if err != nil {
 			return err
 		}
-		b.require(r, "MB/s ÷ those of S3", ratioOf("tidemark", "as S3"), 0.9, false)
+		b.require(r, "MB/s ÷ those of S3", figures.RatioOf("tidemark", "as S3"), 0.9, false)
 		if err := s.end(r); err != nil {
 			return err
 		}
@@ -93,12 +94,12 @@ var scenarios = []struct {
 var s3 = load{connections: 8, inFlight: 5, records: 100, bytes: 1024}
 
 // wire is the rate of request bytes, MB/s.
-func wire(a answer) float64 { return a.num("requests_per_s") * a.num("request_bytes") / 1e6 }
+func wire(a figures.Answer) float64 { return a.Num("requests_per_s") * a.Num("request_bytes") / 1e6 }
 
 // turns measures all rounds.
-func (b *bench) turns(r *result, measure func(round) error) error {
+func (b *bench) turns(r *result, measure func(figures.Round) error) error {
 	for range b.rounds {
-		m := round{}
+		m := figures.Round{}
 		if err := measure(m); err != nil {
 			return err
 		}
@@ -123,7 +124,7 @@ func (b *bench) closedLoop(r *result, l load) error {
 		return err
 	}
 	r.Unit, r.Columns = "requests/s", []string{"tidemark", "null", "drop", "direct"}
-	err = b.turns(r, func(m round) error {
+	err = b.turns(r, func(m figures.Round) error {
 		ours, err := b.produce(s, l)
 		if err != nil {
 			return err
@@ -132,7 +133,7 @@ func (b *bench) closedLoop(r *result, l load) error {
 		if err != nil {
 			return err
 		}
-		bytes := int(ours.num("request_bytes")) - 4
+		bytes := int(ours.Num("request_bytes")) - 4
 		drop, err := b.yard("drop", l, bytes)
 		if err != nil {
 			return err
@@ -142,9 +143,9 @@ func (b *bench) closedLoop(r *result, l load) error {
 			return err
 		}
 		probe, err := b.probe(256 << 10)
-		m["tidemark"], m["null"], m["drop"], m["direct"] = ours.num("requests_per_s"), null.num("requests_per_s"), drop.num("frames_per_s"), direct.num("frames_per_s")
-		m["tidemark p99 ms"], m["direct p99 ms"], m["tidemark records"] = ours.num("p99_ms"), direct.num("p99_ms"), ours.num("records_per_s")
-		m["tidemark MB/s"], m["probe MB/s"] = wire(ours), probe.num("mb_per_s")
+		m["tidemark"], m["null"], m["drop"], m["direct"] = ours.Num("requests_per_s"), null.Num("requests_per_s"), drop.Num("frames_per_s"), direct.Num("frames_per_s")
+		m["tidemark p99 ms"], m["direct p99 ms"], m["tidemark records"] = ours.Num("p99_ms"), direct.Num("p99_ms"), ours.Num("records_per_s")
+		m["tidemark MB/s"], m["probe MB/s"] = wire(ours), probe.Num("mb_per_s")
 		return err
 	})
 	if err != nil {
@@ -155,8 +156,8 @@ func (b *bench) closedLoop(r *result, l load) error {
 
 // requireNull judges the ratio to null, if null itself is near to what the machine allows.
 func (b *bench) requireNull(r *result, limit float64) {
-	floor := b.require(r, "null ÷ drop, or the next does not count", ratioOf("null", "drop"), 0.8, false).Verdict
-	if c := b.require(r, "Tidemark ÷ null", ratioOf("tidemark", "null"), limit, false); floor == missed {
+	floor := b.require(r, "null ÷ drop, or the next does not count", figures.RatioOf("null", "drop"), 0.8, false).Verdict
+	if c := b.require(r, "Tidemark ÷ null", figures.RatioOf("tidemark", "null"), limit, false); floor == missed {
 		c.Verdict = na
 	}
 }
@@ -168,9 +169,9 @@ const (
 
 func (b *bench) requireGC(r *result) {
 	share := r.GCShare
-	b.require(r, "garbage collection's share of processor time", func([]round) float64 { return share }, gcShareMax, true)
+	b.require(r, "garbage collection's share of processor time", func([]figures.Round) float64 { return share }, gcShareMax, true)
 	resident := float64(r.Resident) / (1 << 20)
-	b.require(r, "resident memory at most, MiB", func([]round) float64 { return resident }, residentMax>>20, true)
+	b.require(r, "resident memory at most, MiB", func([]figures.Round) float64 { return resident }, residentMax>>20, true)
 }
 
 // s1Rate is S1's rate; measured shortly when S1 was not asked for.
@@ -180,7 +181,7 @@ func (b *bench) s1Rate(s *server) (float64, error) {
 		if err != nil {
 			return 0, err
 		}
-		b.s1 = a.num("requests_per_s")
+		b.s1 = a.Num("requests_per_s")
 	}
 	return b.s1, nil
 }
@@ -195,25 +196,23 @@ func (b *bench) openLoop(r *result) error {
 		return err
 	}
 	r.Unit, r.Columns = fmt.Sprintf("ms, at %.0f requests/s", rate/2), []string{"p50", "p99", "p99.9", "disk p99"}
-	err = b.turns(r, func(m round) error {
+	err = b.turns(r, func(m figures.Round) error {
 		probe, err := b.probe(4 << 10)
 		if err != nil {
 			return err
 		}
 		a, err := b.latency(s, rate/2)
-		m["p50"], m["p99"], m["p99.9"], m["disk p99"], m["disk p50"] = a.num("p50_ms"), a.num("p99_ms"), a.num("p999_ms"), probe.num("p99_ms"), probe.num("p50_ms")
-		if late, ok := a["sent_late"].(map[string]any); ok {
-			m["sent late p99"] = answer(late).num("p99_ms")
-		}
+		m["p50"], m["p99"], m["p99.9"], m["disk p99"], m["disk p50"] = a.Num("p50_ms"), a.Num("p99_ms"), a.Num("p999_ms"), probe.Num("p99_ms"), probe.Num("p50_ms")
+		m["sent late p99"] = a.Sub("sent_late").Num("p99_ms")
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	b.s6 = medianOf("p99")(r.Rounds)
-	b.require(r, "p99 ÷ p99 of synced 4 KiB writes on the disk alone", ratioOf("p99", "disk p99"), 4, true)
-	b.requireQuiet(r, "p99, ms", medianOf("p99"), 2, true)
-	b.requireQuiet(r, "p99.9, ms", medianOf("p99.9"), 6, true)
+	b.s6 = figures.MedianOf("p99")(r.Rounds)
+	b.require(r, "p99 ÷ p99 of synced 4 KiB writes on the disk alone", figures.RatioOf("p99", "disk p99"), 4, true)
+	b.requireQuiet(r, "p99, ms", figures.MedianOf("p99"), 2, true)
+	b.requireQuiet(r, "p99.9, ms", figures.MedianOf("p99.9"), 6, true)
 	return s.end(r)
 }
 
@@ -267,7 +266,7 @@ func (b *bench) catchUp(r *result) error {
 		return err
 	}
 	r.Unit, r.Columns = "MB/s", []string{"tidemark", "read and write"}
-	err = b.turns(r, func(m round) error {
+	err = b.turns(r, func(m figures.Round) error {
 		files, err := s.segments()
 		if err != nil {
 			return err
@@ -279,15 +278,15 @@ func (b *bench) catchUp(r *result) error {
 		if a["complete"] != true {
 			return fmt.Errorf("not all was read: %v", a)
 		}
-		calm()
+		figures.Calm()
 		cold, err := b.yard("cold", load{}, 1, files...)
-		m["tidemark"], m["read and write"] = a.num("mb_per_s"), cold.num("mb_per_s")
+		m["tidemark"], m["read and write"] = a.Num("mb_per_s"), cold.Num("mb_per_s")
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	b.require(r, "Tidemark ÷ the same files with plain read and write", ratioOf("tidemark", "read and write"), 0.6, false)
+	b.require(r, "Tidemark ÷ the same files with plain read and write", figures.RatioOf("tidemark", "read and write"), 0.6, false)
 	return s.end(r)
 }
 
@@ -301,7 +300,7 @@ func (b *bench) besideReader(r *result) error {
 		return err
 	}
 	r.Unit, r.Columns = fmt.Sprintf("p99 ms, at %.0f requests/s", rate/2), []string{"alone", "beside a reader"}
-	err = b.turns(r, func(m round) error {
+	err = b.turns(r, func(m figures.Round) error {
 		alone, err := b.latency(s, rate/2)
 		if err != nil {
 			return err
@@ -314,13 +313,13 @@ func (b *bench) besideReader(r *result) error {
 		if readErr := <-reading; err == nil {
 			err = readErr
 		}
-		m["alone"], m["beside a reader"] = alone.num("p99_ms"), beside.num("p99_ms")
+		m["alone"], m["beside a reader"] = alone.Num("p99_ms"), beside.Num("p99_ms")
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	b.require(r, "p99 beside ÷ alone", ratioOf("beside a reader", "alone"), 1.5, true)
+	b.require(r, "p99 beside ÷ alone", figures.RatioOf("beside a reader", "alone"), 1.5, true)
 	return s.end(r)
 }
 
@@ -351,7 +350,7 @@ func (b *bench) partitions(r *result) error {
 	for _, n := range counts {
 		r.Columns = append(r.Columns, strconv.Itoa(n))
 	}
-	err = b.turns(r, func(m round) error {
+	err = b.turns(r, func(m figures.Round) error {
 		for i, n := range counts {
 			l := s3
 			l.partitions, l.topic = n, "-"+r.Columns[i]
@@ -359,14 +358,14 @@ func (b *bench) partitions(r *result) error {
 			if err != nil {
 				return err
 			}
-			m[r.Columns[i]] = a.num("requests_per_s")
+			m[r.Columns[i]] = a.Num("requests_per_s")
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	b.require(r, "lowest ÷ highest", lowestToHighest(r.Columns...), 0.85, false)
+	b.require(r, "lowest ÷ highest", figures.LowestToHighest(r.Columns...), 0.85, false)
 	return s.end(r)
 }
 
@@ -383,13 +382,13 @@ func (b *bench) connections(r *result) error {
 	for _, n := range counts {
 		r.Columns = append(r.Columns, strconv.Itoa(n))
 	}
-	err = b.turns(r, func(m round) error {
+	err = b.turns(r, func(m figures.Round) error {
 		for i, n := range counts {
 			a, err := b.produce(s, load{connections: n, inFlight: 1, bytes: 1024})
 			if err != nil {
 				return err
 			}
-			m[r.Columns[i]] = a.num("requests_per_s")
+			m[r.Columns[i]] = a.Num("requests_per_s")
 		}
 		return nil
 	})
@@ -397,7 +396,7 @@ func (b *bench) connections(r *result) error {
 		return err
 	}
 	for _, c := range r.Columns[1:] {
-		b.require(r, c+" connections ÷ 64", ratioOf(c, "64"), 0.7, false)
+		b.require(r, c+" connections ÷ 64", figures.RatioOf(c, "64"), 0.7, false)
 	}
 	if err := s.end(r); err != nil {
 		return err
@@ -406,7 +405,7 @@ func (b *bench) connections(r *result) error {
 	if err != nil {
 		return err
 	}
-	b.require(r, "resident KiB for each idle connection", func([]round) float64 { return idle }, 8, true)
+	b.require(r, "resident KiB for each idle connection", func([]figures.Round) float64 { return idle }, 8, true)
 	return nil
 }
 
@@ -417,7 +416,7 @@ func (b *bench) idle(n int) (float64, error) {
 		return 0, err
 	}
 	defer s.Kill()
-	time.Sleep(settle)
+	figures.Calm()
 	before := s.Resident()
 	for range n {
 		c, err := kwire.Dial(context.Background(), s.Addr, kwire.Options{ClientID: "idle"})
@@ -435,23 +434,23 @@ func (b *bench) endToEnd(r *result) error {
 		return err
 	}
 	r.Unit, r.Columns = "ms", []string{"acknowledged p99", "consumed p50", "consumed p99"}
-	err = b.turns(r, func(m round) error {
+	err = b.turns(r, func(m figures.Round) error {
 		a, err := b.latency(s, 1000, "--end-to-end")
 		if err != nil {
 			return err
 		}
-		e, _ := a["end_to_end"].(map[string]any)
-		if answer(e).num("count") != a.num("requests") {
+		e := a.Sub("end_to_end")
+		if e.Num("count") != a.Num("requests") {
 			return fmt.Errorf("%v records were acknowledged, %v read", a["requests"], e["count"])
 		}
-		m["acknowledged p99"], m["consumed p50"], m["consumed p99"] = a.num("p99_ms"), answer(e).num("p50_ms"), answer(e).num("p99_ms")
+		m["acknowledged p99"], m["consumed p50"], m["consumed p99"] = a.Num("p99_ms"), e.Num("p50_ms"), e.Num("p99_ms")
 		return nil
 	})
 	if err != nil {
 		return err
 	}
 	if b.s6 > 0 {
-		b.require(r, "p99, ms; the limit is S6's and 1 ms", medianOf("consumed p99"), b.s6+1, true)
+		b.require(r, "p99, ms; the limit is S6's and 1 ms", figures.MedianOf("consumed p99"), b.s6+1, true)
 	}
 	return s.end(r)
 }
@@ -475,7 +474,7 @@ func (b *bench) startUp(r *result) error {
 		dirs[name] = r.Name + name
 		defer os.RemoveAll(s.dir)
 	}
-	err := b.turns(r, func(m round) error {
+	err := b.turns(r, func(m figures.Round) error {
 		for _, name := range r.Columns {
 			begin := time.Now()
 			s, err := b.start(dirs[name], "journal.retention.bytes=0")
@@ -493,6 +492,6 @@ func (b *bench) startUp(r *result) error {
 	if err != nil {
 		return err
 	}
-	b.require(r, fmt.Sprintf("with %d MiB ÷ with %d MiB", large>>20, small>>20), ratioOf("large", "small"), 2, true)
+	b.require(r, fmt.Sprintf("with %d MiB ÷ with %d MiB", large>>20, small>>20), figures.RatioOf("large", "small"), 2, true)
 	return nil
 }
