@@ -46,6 +46,20 @@ func (j *Journal) readDisk(p []byte, at Offset) error {
 	return nil
 }
 
+// WillNeed is a hint that the stream is read on from offset at, n bytes of it: what lies in the same full segment and not in the cache is read ahead. Any goroutine that may wait for the disk.
+func (j *Journal) WillNeed(at Offset, n int64) {
+	seg, err := j.segs.acquire(at)
+	if err != nil {
+		return
+	}
+	defer seg.release()
+	if int64(seg.start)+j.opts.SegmentBytes > j.sealedTo.Load() {
+		return
+	}
+	off := int64(at - seg.start)
+	vfs.WillNeed(seg.cold, off, min(n, j.opts.SegmentBytes-off))
+}
+
 // readAligned reads any range of a Direct file by way of whole blocks.
 func readAligned(f vfs.File, p []byte, off int64) error {
 	from := off &^ (vfs.BlockBytes - 1)

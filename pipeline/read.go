@@ -10,6 +10,7 @@ import (
 
 	"tidemark/catalog"
 	"tidemark/internal/batch"
+	"tidemark/internal/bufpool"
 	"tidemark/journal"
 	"tidemark/journal/index"
 )
@@ -45,8 +46,8 @@ func (p *Pipeline) Read(part *catalog.Partition, from journal.LogicalOffset, max
 	}
 	start := len(dst)
 	var buf [128]index.Entry
-	var span []byte // bytes of the stream from spanAt
-	var spanAt journal.Offset
+	var span spanRead
+	defer func() { p.readAhead(&span, len(dst)-start) }()
 	for from < part.HighWatermark() {
 		entries, err := p.index.Find(part.ID, from, len(buf), buf[:0])
 		if errors.Is(err, journal.ErrGone) {
@@ -77,11 +78,11 @@ func (p *Pipeline) Read(part *catalog.Partition, from journal.LogicalOffset, max
 			at := len(dst)
 			dst = slices.Grow(dst, n)[:at+n]
 			if !p.journal.Cache().Read(dst[at:], e.At) {
-				if !(e.At >= spanAt && e.At+journal.Offset(n) <= spanAt+journal.Offset(len(span))) {
-					span, spanAt, err = p.readSpan(span, entries[i:], maxBytes-used)
+				if !span.has(e.At, n) {
+					err = p.readSpan(&span, entries[i:], maxBytes-used)
 				}
 				if err == nil {
-					copy(dst[at:], span[e.At-spanAt:])
+					copy(dst[at:], span.bytes[e.At-span.at:])
 					err = p.checkBatch(part, e, dst[at+journal.RecordHeaderBytes:])
 				}
 			}
@@ -113,8 +114,39 @@ func (p *Pipeline) readFailed(part *catalog.Partition, err error) {
 	}
 }
 
+// spanRead is a stretch of the stream that was read from disk.
+type spanRead struct {
+	buf   *bufpool.Buffer // that holds it
+	bytes []byte
+	at    journal.Offset
+
+	begin, end journal.Offset // of all that was read with it
+}
+
+func (s *spanRead) has(at journal.Offset, n int) bool {
+	return at >= s.at && at+journal.Offset(n) <= s.at+journal.Offset(len(s.bytes))
+}
+
+const (
+	// readAheadMax is the most of the stream that is read ahead of one reader.
+	readAheadMax = 16 << 20
+	// readAheadPart is the smallest part of the stream that has to be of its partition.
+	readAheadPart = 8
+)
+
+// readAhead ends a read of so many bytes of batches. If they came from disk, the disk is told to go on with as much of the stream as they were taken from, for the next read of the same reader: so it works while the answer is on its way.
+func (p *Pipeline) readAhead(s *spanRead, n int) {
+	if s.buf == nil {
+		return
+	}
+	s.buf.Put()
+	if stretch := int64(s.end - s.begin); stretch <= int64(readAheadPart*n) {
+		p.journal.WillNeed(s.end, min(stretch, readAheadMax))
+	}
+}
+
 // readSpan reads the first entry's record from disk, and its neighbours with it while they lie close.
-func (p *Pipeline) readSpan(buf []byte, entries []index.Entry, wanted int) ([]byte, journal.Offset, error) {
+func (p *Pipeline) readSpan(s *spanRead, entries []index.Entry, wanted int) error {
 	first := entries[0]
 	end := first.At + journal.RecordHeaderBytes + journal.Offset(first.Bytes)
 	useful := int(first.Bytes)
@@ -128,9 +160,21 @@ func (p *Pipeline) readSpan(buf []byte, entries []index.Entry, wanted int) ([]by
 		end = to
 	}
 	n := int(end - first.At)
-	buf = slices.Grow(buf[:0], n)[:n]
-	_, err := p.journal.Read(buf, first.At)
-	return buf, first.At, err
+	if s.buf == nil || cap(s.bytes) < n {
+		s.buf.Put()
+		s.buf = bufpool.Get(max(n, readSpanBytes))
+	}
+	s.bytes, s.at = s.buf.Bytes()[:n], first.At
+	_, err := p.journal.Read(s.bytes, first.At)
+	if err != nil {
+		s.bytes = nil
+		return err
+	}
+	if s.end == 0 {
+		s.begin = first.At
+	}
+	s.end = end
+	return nil
 }
 
 // checkRecord compares the record's own header with the entry that led to it.

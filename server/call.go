@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tidemark/internal/bufpool"
 	"tidemark/pipeline"
 	"tidemark/qos"
 	"tidemark/server/kafka"
@@ -120,11 +121,29 @@ func (s *Session) serve(c call) {
 		wait = max(c.until-s.srv.pipeline.Now(), 0)
 	}
 	s.throttle(kafka.SetThrottle(resp, wait))
-	out := kafka.AppendResponse(nil, c.header.CorrelationID, resp)
+	out, release := layOut(c.header.CorrelationID, resp, release)
 	if len(out) > s.srv.opts.ConnectionUnsentBytes {
 		s.unsent.Store(int64(len(out))) // until it was sent: the next call waits for that
 	}
 	if s.out.complete(c.slot, c.bytes, answered{piece: piece{bytes: out, release: release}, labels: labels}) {
 		s.conn.Wake()
+	}
+}
+
+// layOut makes a response's bytes. What a Fetch brings is large, so its memory is lent, and goes back with release.
+func layOut(correlationID int32, resp kmsg.Response, release func()) ([]byte, func()) {
+	f, ok := resp.(*kafka.FetchAnswer)
+	if !ok {
+		return kafka.AppendResponse(nil, correlationID, resp), release
+	}
+	buf := bufpool.Get(f.Bytes())
+	out := kafka.AppendResponse(buf.Bytes(), correlationID, resp)
+	f.LaidOut()
+	var once sync.Once // lent twice, the memory would have two owners
+	return out, func() {
+		once.Do(func() {
+			release()
+			buf.Put()
+		})
 	}
 }

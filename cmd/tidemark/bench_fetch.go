@@ -70,11 +70,13 @@ func (f *fetcher) ask(ctx context.Context) error {
 // take receives the answer to the last fetch, asks for the next, and returns the answer's batches: whole, unchecked, one run for each partition, valid until the next but one take.
 func (f *fetcher) take(ctx context.Context) ([][]byte, error) {
 	f.turn = 1 - f.turn
+	if f.bufs[f.turn] == nil { // a batch comes whole, and what is around it is little
+		f.bufs[f.turn] = make([]byte, 0, int(f.maxBytes)+int(f.maxBytes)/4+64<<10)
+	}
 	resp, err := f.conn.ReceiveInto(ctx, f.bufs[f.turn])
 	if err != nil {
 		return nil, err
 	}
-	f.bufs[f.turn] = resp.Body[:0]
 	kresp, err := kwire.Decode(f.last, resp.Body)
 	if err != nil {
 		return nil, err

@@ -22,6 +22,15 @@ func openOS(name string, flags int, mode Mode) (File, error) {
 	return &osFile{File: f, direct: direct}, nil
 }
 
+// adviseBytes is what one call of posix_fadvise reads ahead at least; it may stop at the size of the device's largest request.
+const adviseBytes = 1 << 20
+
+func (f *osFile) willNeed(off, n int64) {
+	for end := off + n; off < end; off += adviseBytes {
+		_ = unix.Fadvise(int(f.Fd()), off, min(adviseBytes, end-off), unix.FADV_WILLNEED) // it is a hint
+	}
+}
+
 // iovMax is how many buffers the kernel takes in one call (UIO_MAXIOV); more get EINVAL.
 const iovMax = 1024
 

@@ -22,4 +22,5 @@ func ProbeDirect(string) error { return ErrNoDirect }
 func (f *osFile) WriteSync(bufs [][]byte, off int64) (int, error) { return f.writeThenSync(bufs, off) }
 func (f *osFile) syncData() error                                 { return f.Sync() }
 func (f *osFile) Allocate(size int64) error                       { return allocateByWriting(f, size) }
+func (f *osFile) willNeed(int64, int64)                           {}
 func freeBytes(string) (int64, error)                             { return math.MaxInt64, nil }

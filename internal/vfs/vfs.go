@@ -78,6 +78,13 @@ type File interface {
 	Size() (int64, error)
 }
 
+// WillNeed is a hint that [off, off+n) of a file is read soon, by way of the page cache: the disk works while the caller does something else. Where there is no such thing it does nothing.
+func WillNeed(f File, off, n int64) {
+	if o, ok := f.(*osFile); ok && !o.direct {
+		o.willNeed(off, n)
+	}
+}
+
 // CheckAligned returns ErrUnaligned, with the figures, unless off and each of bufs may go to a Direct file.
 func CheckAligned(bufs [][]byte, off int64) error {
 	if off%BlockBytes != 0 {

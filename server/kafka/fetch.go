@@ -11,6 +11,7 @@ import (
 
 	"tidemark/catalog"
 	"tidemark/internal/batch"
+	"tidemark/internal/bufpool"
 	"tidemark/journal"
 )
 
@@ -32,6 +33,28 @@ type FetchAnswer struct {
 	*kmsg.FetchResponse
 	Topic string        // the first that it brings something of; empty: it brings nothing
 	Took  time.Duration // to make, its wait for something to come not counted
+
+	data []*bufpool.Buffer // that hold its batches
+}
+
+// Bytes is about the size of the response on the wire, and never less by much.
+func (f *FetchAnswer) Bytes() int {
+	n := 1 << 10
+	for i := range f.Topics {
+		n += 64 + len(f.Topics[i].Topic)
+		for k := range f.Topics[i].Partitions {
+			n += 128 + len(f.Topics[i].Partitions[k].RecordBatches)
+		}
+	}
+	return n
+}
+
+// LaidOut gives the memory of the batches back: they were copied.
+func (f *FetchAnswer) LaidOut() {
+	for _, b := range f.data {
+		b.Put()
+	}
+	f.data = nil
 }
 
 // fetchBounded answers a fetch within the memory that all fetches share; release gives the memory back when the answer goes to the transport, or is dropped.
@@ -53,7 +76,7 @@ func (b *Broker) fetchBounded(ctx context.Context, c *Client, req *kmsg.FetchReq
 	if err := b.fetchMemory.Acquire(ctx, need); err != nil {
 		return resp, nothing
 	}
-	b.fetchRead(req, parts, min(limit, int(need))) // what came while it waited for memory is for the next fetch
+	resp.data = b.fetchRead(req, parts, min(limit, int(need))) // what came while it waited for memory is for the next fetch
 	for i := range parts {
 		if len(parts[i].resp.RecordBatches) > 0 {
 			resp.Topic = parts[i].part.Topic
@@ -208,10 +231,10 @@ func (b *Broker) fetchWait(ctx context.Context, req *kmsg.FetchRequest, parts []
 	}
 }
 
-// fetchRead fills the partitions, beginning with another one each time. The first that has something gives one whole batch even if that is over the limits.
-func (b *Broker) fetchRead(req *kmsg.FetchRequest, parts []fetchPart, limit int) {
+// fetchRead fills the partitions, beginning with another one each time. The first that has something gives one whole batch even if that is over the limits. It returns the buffers that the batches lie in.
+func (b *Broker) fetchRead(req *kmsg.FetchRequest, parts []fetchPart, limit int) (held []*bufpool.Buffer) {
 	if len(parts) == 0 {
-		return
+		return nil
 	}
 	first := int(b.rotate.Add(1)) % len(parts)
 	used := 0
@@ -229,7 +252,13 @@ func (b *Broker) fetchRead(req *kmsg.FetchRequest, parts []fetchPart, limit int)
 		if room <= 0 && used > 0 {
 			continue
 		}
-		data, err := b.p.Read(fp.part, fp.from, room, used == 0, make([]byte, 0, b.p.Available(fp.part, fp.from, max(room, 1))+journal.RecordHeaderBytes))
+		var data []byte
+		if n := b.p.Available(fp.part, fp.from, max(room, 1)); n > 0 {
+			buf := bufpool.Get(n + journal.RecordHeaderBytes)
+			held = append(held, buf)
+			data = buf.Bytes()
+		}
+		data, err := b.p.Read(fp.part, fp.from, room, used == 0, data)
 		if err != nil {
 			fp.resp.ErrorCode = Code(err)
 			continue
@@ -238,9 +267,12 @@ func (b *Broker) fetchRead(req *kmsg.FetchRequest, parts []fetchPart, limit int)
 			fp.resp.ErrorCode = kerr.UnsupportedCompressionType.Code
 			continue
 		}
-		fp.resp.RecordBatches = data
+		if len(data) > 0 {
+			fp.resp.RecordBatches = data
+		}
 		used += len(data)
 	}
+	return held
 }
 
 // holdsZstd says whether one of the batches is compressed in a way that old clients do not know.
