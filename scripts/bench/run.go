@@ -93,9 +93,8 @@ func (b *bench) requireQuiet(r *result, what string, fn func([]figures.Round) fl
 // server is a node that scenarios load, and what it cost.
 type server struct {
 	*node.Node
-	b    *bench
-	dir  string
-	peak int64
+	b   *bench
+	dir string
 }
 
 // start runs a node on a data directory of this name, with room for what a test writes: old segments are used again, as on any node with retention.

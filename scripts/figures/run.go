@@ -42,7 +42,7 @@ func Begin(script, dir string) Run {
 	var st unix.Statfs_t
 	if unix.Statfs(dir, &st) == nil {
 		r.Disk = fmt.Sprintf("file system of type %#x", uint32(st.Type))
-		if name, ok := map[int64]string{unix.EXT4_SUPER_MAGIC: "ext4", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs", unix.TMPFS_MAGIC: "tmpfs"}[int64(st.Type)]; ok {
+		if name, ok := map[int64]string{unix.EXT4_SUPER_MAGIC: "ext4", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs", unix.TMPFS_MAGIC: "tmpfs"}[st.Type]; ok {
 			r.Disk = name
 		}
 	}
