@@ -140,7 +140,7 @@ func (p *Pipeline) readAhead(s *spanRead, n int) {
 		return
 	}
 	s.buf.Put()
-	if stretch := int64(s.end - s.begin); stretch <= int64(readAheadPart*n) {
+	if stretch := int64(s.end - s.begin); n > 0 && stretch <= int64(readAheadPart*n) {
 		p.journal.WillNeed(s.end, min(stretch, readAheadMax))
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 
 	recordbatch "tidemark/internal/batch"
 )
@@ -121,16 +120,9 @@ func (c *BenchConsumeCmd) Run(e *env) error {
 
 // spans is what is to be read, by leader.
 func (c *BenchConsumeCmd) spans(ctx context.Context, admin *kadm.Client) (map[string][]fetched, error) {
-	starts, err := listedOffsets(admin.ListStartOffsets(ctx, c.Topic))
+	starts, ends, err := listedBounds(ctx, admin, c.Topic)
 	if err != nil {
-		return nil, topicError(c.Topic, err)
-	}
-	ends, err := listedOffsets(admin.ListEndOffsets(ctx, c.Topic))
-	if err != nil {
-		return nil, topicError(c.Topic, err)
-	}
-	if len(starts[c.Topic]) == 0 {
-		return nil, topicError(c.Topic, kerr.UnknownTopicOrPartition)
+		return nil, err
 	}
 	meta, err := admin.Metadata(ctx, c.Topic)
 	if err != nil {

@@ -71,8 +71,7 @@ func (l *load) measured(now int64) bool { return now >= l.from.Load() && now < l
 
 // closedLoop drives the connections with gnet's event loops: each answer is followed by the next request. It returns when over is closed and what is outstanding was answered, or benchDrain after that.
 func (l *load) closedLoop(over <-chan struct{}, failed chan<- error) {
-	h := &loadHandler{load: l, failed: failed, ended: make(chan struct{}, len(l.conns))}
-	client, err := h.start()
+	h, client, err := l.startLoops(failed)
 	if err != nil {
 		failed <- err
 		<-over
@@ -91,29 +90,30 @@ func (l *load) closedLoop(over <-chan struct{}, failed chan<- error) {
 	}
 }
 
-// start makes the event loops and gives the connections to them.
-func (h *loadHandler) start() (*gnet.Client, error) {
+// startLoops makes the event loops and gives the connections to them.
+func (l *load) startLoops(failed chan<- error) (*loadHandler, *gnet.Client, error) {
+	h := &loadHandler{load: l, failed: failed, ended: make(chan struct{}, len(l.conns))}
 	client, err := gnet.NewClient(h, gnet.WithNumEventLoop(runtime.NumCPU()), gnet.WithReadBufferCap(benchReadBytes), gnet.WithLogger(server.GnetQuiet{}))
 	if err == nil {
 		err = client.Start()
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	for _, lc := range h.load.conns {
+	for _, lc := range l.conns {
 		var err error
-		if h.load.rate == 0 {
+		if l.rate == 0 {
 			// The first window goes out before the loop has the connection: from then on the loop alone touches it.
-			err = lc.send(lc.window, h.load.now(), lc.nc.Write)
+			err = lc.send(lc.window, l.now(), lc.nc.Write)
 		}
 		if err == nil {
 			_, err = client.EnrollContext(lc.nc, lc)
 		}
 		if err != nil {
-			return nil, errors.Join(lc.broken("write", err), client.Stop())
+			return nil, nil, errors.Join(lc.broken("write", err), client.Stop())
 		}
 	}
-	return client, nil
+	return h, client, nil
 }
 
 // loadHandler is gnet's side of a load.

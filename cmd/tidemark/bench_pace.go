@@ -28,8 +28,7 @@ func (l *load) openLoop(over <-chan struct{}, failed chan<- error) {
 		// A goroutine that sleeps in the kernel, as the pacer and the event loops do, keeps its P until the runtime's monitor takes it, up to 10 ms later.
 		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2*runtime.NumCPU() + 2))
 	}
-	h := &loadHandler{load: l, failed: failed, ended: make(chan struct{}, len(l.conns))}
-	client, err := h.start()
+	_, client, err := l.startLoops(failed)
 	if err != nil {
 		failed <- err
 		<-over

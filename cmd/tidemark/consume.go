@@ -98,22 +98,15 @@ func (c *ConsumeCmd) Run(e *env) error {
 
 // spans asks where each partition begins and ends now. Without --follow, empty ones are left out.
 func (c *ConsumeCmd) spans(ctx context.Context, admin *kadm.Client, from start) (map[int32]*span, error) {
-	starts, err := listedOffsets(admin.ListStartOffsets(ctx, c.Topic))
+	starts, ends, err := listedBounds(ctx, admin, c.Topic)
 	if err != nil {
-		return nil, topicError(c.Topic, err)
-	}
-	ends, err := listedOffsets(admin.ListEndOffsets(ctx, c.Topic))
-	if err != nil {
-		return nil, topicError(c.Topic, err)
+		return nil, err
 	}
 	var times kadm.ListedOffsets
 	if !from.time.IsZero() {
 		if times, err = listedOffsets(admin.ListOffsetsAfterMilli(ctx, from.time.UnixMilli(), c.Topic)); err != nil {
 			return nil, topicError(c.Topic, err)
 		}
-	}
-	if len(starts[c.Topic]) == 0 {
-		return nil, topicError(c.Topic, kerr.UnknownTopicOrPartition)
 	}
 	if c.Partition != nil {
 		if _, ok := starts.Lookup(c.Topic, *c.Partition); !ok {
@@ -153,6 +146,20 @@ func (c *ConsumeCmd) spans(ctx context.Context, admin *kadm.Client, from start) 
 		}
 	}
 	return spans, nil
+}
+
+// listedBounds asks where each partition of a topic begins and ends.
+func listedBounds(ctx context.Context, admin *kadm.Client, topic string) (starts, ends kadm.ListedOffsets, err error) {
+	if starts, err = listedOffsets(admin.ListStartOffsets(ctx, topic)); err != nil {
+		return nil, nil, topicError(topic, err)
+	}
+	if ends, err = listedOffsets(admin.ListEndOffsets(ctx, topic)); err != nil {
+		return nil, nil, topicError(topic, err)
+	}
+	if len(starts[topic]) == 0 {
+		return nil, nil, topicError(topic, kerr.UnknownTopicOrPartition)
+	}
+	return starts, ends, nil
 }
 
 // consumePatience is how long the fetches of a partition may fail with an error that may pass before consume ends with it.

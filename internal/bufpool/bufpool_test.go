@@ -2,13 +2,26 @@ package bufpool
 
 import "testing"
 
+// TestGetHasRoom wants room for what was asked for, and at most a quarter more: what clients hold is bounded by what they asked for.
 func TestGetHasRoom(t *testing.T) {
-	for _, n := range []int{0, 1, 4095, 4096, 8192, 8193, 1 << 20, 1<<20 + slack, 1<<20 + slack + 1, 1 << largest, 1<<largest + slack, 1<<largest + slack + 1} {
+	sizes := []int{0, 1, 4096, smallest - 1, smallest, largest, largest + 1}
+	for n := smallest; n < largest; n += n/7 + 1 {
+		sizes = append(sizes, n-1, n, n+1)
+	}
+	for n := smallest; n <= largest; n *= 2 {
+		sizes = append(sizes, n-1, n, n+1)
+	}
+	for _, n := range sizes {
 		b := Get(n)
-		if got := b.Bytes(); len(got) != 0 || cap(got) < n || n > 8192 && cap(got) > 2*n+slack {
+		if got := b.Bytes(); len(got) != 0 || cap(got) < n || cap(got) > n+n/4+8 {
 			t.Errorf("Get(%d): %d of %d", n, len(got), cap(got))
 		}
 		b.Put()
+		again := Get(n)
+		if cap(again.Bytes()) < n {
+			t.Errorf("Get(%d) again: %d", n, cap(again.Bytes()))
+		}
+		again.Put()
 	}
 	(*Buffer)(nil).Put()
 }

@@ -37,7 +37,7 @@ var mayImport = map[string][]string{
 	"scripts/bench":       {"internal/kwire", "scripts/figures", "scripts/node"},
 	"scripts/bench-peers": {"scripts/figures", "scripts/node"},
 	"scripts/figures":     {},
-	"scripts/yardstick":   {},
+	"scripts/yardstick":   {"scripts/figures"},
 	"scripts/picture":     {},
 	"scripts/beside":      {"internal/kwire", "qos", "scripts/node", "server"},
 }

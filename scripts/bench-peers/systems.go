@@ -53,15 +53,21 @@ const (
 	kafkaVersion = "4.4.0"
 )
 
+// openLoopInFlight is what a connection may have unanswered in an open loop: enough that what is due need not wait for it.
+const openLoopInFlight = 256
+
 // kafkaBench drives a broker with Kafka's protocol.
 func (r *run) kafkaBench(addr string, more ...string) func(scenario, float64) (figures.Answer, error) {
 	return func(l scenario, rate float64) (figures.Answer, error) {
+		command, inFlight := "produce", l.inFlight
+		if rate > 0 {
+			command, inFlight = "latency", openLoopInFlight
+		}
 		args := []string{
-			"bench", "produce", "--json", "--bootstrap", addr, "--connections", strconv.Itoa(l.connections), "--in-flight", strconv.Itoa(l.inFlight), "--records-per-batch", strconv.Itoa(l.records),
+			"bench", command, "--json", "--bootstrap", addr, "--connections", strconv.Itoa(l.connections), "--in-flight", strconv.Itoa(inFlight), "--records-per-batch", strconv.Itoa(l.records),
 			"--record-bytes", strconv.Itoa(l.bytes), "--duration", r.duration.String(), "--warmup", (r.duration / 3).String(),
 		}
 		if rate > 0 {
-			args[1], args[8] = "latency", "256"
 			args = append(args, "--rate", fmt.Sprintf("%.0f/s", rate))
 		}
 		return checked(figures.Child(context.Background(), r.binary, append(args, more...)...))
@@ -73,7 +79,7 @@ func (r *run) otherBench(system, addr string) func(scenario, float64) (figures.A
 	return func(l scenario, rate float64) (figures.Answer, error) {
 		inFlight := l.inFlight
 		if rate > 0 {
-			inFlight = 256
+			inFlight = openLoopInFlight
 		}
 		return checked(figures.Child(context.Background(), r.loader, "--system", system, "--addr", addr, "--connections", strconv.Itoa(l.connections), "--in-flight", strconv.Itoa(inFlight),
 			"--records", strconv.Itoa(l.records), "--bytes", strconv.Itoa(l.bytes), "--rate", strconv.FormatFloat(rate, 'f', 0, 64), "--duration", r.duration.String(), "--warmup", (r.duration / 3).String()))

@@ -50,7 +50,7 @@ func main() {
 		missed++
 	}
 	fmt.Printf("%d passed, %d failed\n", met, missed)
-	if missed > 0 && (err != nil || !b.brief) {
+	if missed > 0 {
 		os.Exit(1)
 	}
 }

@@ -99,7 +99,7 @@ func (r *results) markdown() string {
 	fmt.Fprintf(&b, "- Quiet (the yardstick's drop reached %d/s at 64 × 1): %s\n", quietDrop, quiet)
 	b.WriteString(`
 Columns are medians of the rounds. *null* is Tidemark's endpoint and decoder, which answers at once; *drop* and *direct* are the yardstick (` + "`scripts/yardstick`" + `), a server without protocol, without and with a synced
-direct write, at the same connections, frames in flight and bytes. A check is a figure with its 95 % figures.Interval (bootstrapped over the rounds), and the worse end counts.
+direct write, at the same connections, frames in flight and bytes. A check is a figure with its 95 % interval (bootstrapped over the rounds), and the worse end counts.
 
 | | scenario | medians | check | figure | limit | |
 |---|---|---|---|---|---|---|

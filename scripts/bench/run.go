@@ -93,13 +93,12 @@ func (b *bench) requireQuiet(r *result, what string, fn func([]figures.Round) fl
 // server is a node that scenarios load, and what it cost.
 type server struct {
 	*node.Node
-	b   *bench
 	dir string
 }
 
 // start runs a node on a data directory of this name, with room for what a test writes: old segments are used again, as on any node with retention.
 func (b *bench) start(name string, settings ...string) (*server, error) {
-	s := &server{b: b, dir: filepath.Join(b.dir, name)}
+	s := &server{dir: filepath.Join(b.dir, name)}
 	if len(settings) == 0 {
 		settings = []string{"journal.retention.bytes=" + strconv.FormatInt(b.retention(), 10)}
 	}
@@ -121,21 +120,9 @@ func (s *server) end(r *result) error {
 	if err != nil {
 		return err
 	}
-	r.Resident, r.GCShare = max(r.Resident, s.residentPeak()), max(r.GCShare, gc)
+	r.Resident, r.GCShare = max(r.Resident, s.ResidentPeak()), max(r.GCShare, gc)
 	s.Stop()
 	return os.RemoveAll(s.dir)
-}
-
-// residentPeak is the most memory that the process has held.
-func (s *server) residentPeak() int64 {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.PID()))
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := strings.Cut(string(b), "VmHWM:")
-	var kib int64
-	_, _ = fmt.Sscan(rest, &kib)
-	return kib << 10
 }
 
 // gcShare is the collector's part of the process's processor time since its start, idle time used for it left out.
@@ -173,8 +160,11 @@ func (l load) flags() []string {
 	if l.qos == "" {
 		l.qos = "persistence"
 	}
+	if l.partitions == 0 {
+		l.partitions = 4
+	}
 	return []string{"--connections", strconv.Itoa(l.connections), "--in-flight", strconv.Itoa(l.inFlight), "--records-per-batch", strconv.Itoa(max(l.records, 1)),
-		"--record-bytes", strconv.Itoa(l.bytes), "--partitions", strconv.Itoa(max(l.partitions, 4)), "--qos", l.qos, "--topic", "bench" + l.topic}
+		"--record-bytes", strconv.Itoa(l.bytes), "--partitions", strconv.Itoa(l.partitions), "--qos", l.qos, "--topic", "bench" + l.topic}
 }
 
 // tidemark runs `tidemark bench COMMAND`.

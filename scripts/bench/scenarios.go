@@ -4,12 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"tidemark/internal/kwire"
 	"tidemark/scripts/figures"
@@ -226,7 +223,7 @@ func (b *bench) coldBytes() int64 {
 
 // withCold starts a server that has cold bytes in topic bench-cold, and behind them as much as its cache holds.
 func (b *bench) withCold(name string) (*server, error) {
-	s, err := b.start(name, "topics.partitions=4")
+	s, err := b.start(name, "journal.retention.bytes=0")
 	if err != nil {
 		return nil, err
 	}
@@ -243,13 +240,7 @@ func (s *server) segments() ([]string, error) {
 		return nil, fmt.Errorf("no segments in %s: %w", s.dir, err)
 	}
 	for _, name := range files {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		err = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
-		f.Close()
-		if err != nil {
+		if err := figures.DropCached(name); err != nil {
 			return nil, err
 		}
 	}
@@ -329,12 +320,29 @@ func (b *bench) keepReading(ctx context.Context, s *server) error {
 		if _, err := s.segments(); err != nil {
 			return err
 		}
-		cmd := exec.CommandContext(ctx, b.binary, append([]string{"bench", "consume", "--json"}, consumeFlags(s)...)...)
-		if err := cmd.Run(); err != nil && ctx.Err() == nil {
+		if _, err := figures.Child(ctx, b.binary, append([]string{"bench", "consume", "--json"}, consumeFlags(s)...)...); err != nil && ctx.Err() == nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// each measures a load for each of some numbers, in turns.
+func (b *bench) each(r *result, s *server, counts []int, of func(n int) load) error {
+	r.Unit = "requests/s"
+	for _, n := range counts {
+		r.Columns = append(r.Columns, strconv.Itoa(n))
+	}
+	return b.turns(r, func(m figures.Round) error {
+		for i, n := range counts {
+			a, err := b.produce(s, of(n))
+			if err != nil {
+				return err
+			}
+			m[r.Columns[i]] = a.Num("requests_per_s")
+		}
+		return nil
+	})
 }
 
 func (b *bench) partitions(r *result) error {
@@ -342,25 +350,14 @@ func (b *bench) partitions(r *result) error {
 	if err != nil {
 		return err
 	}
-	r.Unit = "requests/s"
 	counts := []int{1, 100, 10_000}
 	if b.brief {
 		counts = []int{1, 100, 1000}
 	}
-	for _, n := range counts {
-		r.Columns = append(r.Columns, strconv.Itoa(n))
-	}
-	err = b.turns(r, func(m figures.Round) error {
-		for i, n := range counts {
-			l := s3
-			l.partitions, l.topic = n, "-"+r.Columns[i]
-			a, err := b.produce(s, l)
-			if err != nil {
-				return err
-			}
-			m[r.Columns[i]] = a.Num("requests_per_s")
-		}
-		return nil
+	err = b.each(r, s, counts, func(n int) load {
+		l := s3
+		l.partitions, l.topic = n, "-"+strconv.Itoa(n)
+		return l
 	})
 	if err != nil {
 		return err
@@ -374,24 +371,11 @@ func (b *bench) connections(r *result) error {
 	if err != nil {
 		return err
 	}
-	r.Unit = "requests/s"
 	counts := []int{64, 1000, 5000}
 	if b.brief {
 		counts = []int{64, 200}
 	}
-	for _, n := range counts {
-		r.Columns = append(r.Columns, strconv.Itoa(n))
-	}
-	err = b.turns(r, func(m figures.Round) error {
-		for i, n := range counts {
-			a, err := b.produce(s, load{connections: n, inFlight: 1, bytes: 1024})
-			if err != nil {
-				return err
-			}
-			m[r.Columns[i]] = a.Num("requests_per_s")
-		}
-		return nil
-	})
+	err = b.each(r, s, counts, func(n int) load { return load{connections: n, inFlight: 1, bytes: 1024} })
 	if err != nil {
 		return err
 	}

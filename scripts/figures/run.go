@@ -125,6 +125,19 @@ func Calm() {
 	time.Sleep(settle)
 }
 
+// DropCached drops a file from the page cache, so that it is read from disk.
+func DropCached(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		return fmt.Errorf("%s: dropping it from the page cache: %w", file, err)
+	}
+	return nil
+}
+
 // Write puts a run's values into NAME.json of a folder, and its text into that section of RESULTS.md there.
 func Write(dir, name string, values any, text string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {

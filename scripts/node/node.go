@@ -150,12 +150,18 @@ func (n *Node) CPU() (time.Duration, error) {
 }
 
 // Resident is the memory that the process holds, bytes; 0 when it has ended.
-func (n *Node) Resident() int64 {
+func (n *Node) Resident() int64 { return n.status("VmRSS:") }
+
+// ResidentPeak is the most that it has held.
+func (n *Node) ResidentPeak() int64 { return n.status("VmHWM:") }
+
+// status is one of the sizes in /proc/PID/status, bytes.
+func (n *Node) status(name string) int64 {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.cmd.Process.Pid))
 	if err != nil {
 		return 0
 	}
-	_, rest, _ := strings.Cut(string(b), "VmRSS:")
+	_, rest, _ := strings.Cut(string(b), name)
 	var kib int64
 	_, _ = fmt.Sscan(rest, &kib)
 	return kib << 10

@@ -15,6 +15,8 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sys/unix"
+
+	"tidemark/scripts/figures"
 )
 
 // rates is what drop and direct print.
@@ -182,7 +184,7 @@ func cold(files []string) (*sent, error) {
 		return nil, fmt.Errorf("--mode cold needs files")
 	}
 	for _, f := range files {
-		if err := forget(f); err != nil {
+		if err := figures.DropCached(f); err != nil {
 			return nil, err
 		}
 	}
@@ -226,19 +228,6 @@ func sendFiles(files []string) error {
 		if err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// forget drops a file from the page cache.
-func forget(file string) error {
-	f, err := os.Open(file)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
-		return fmt.Errorf("%s: dropping it from the page cache: %w", file, err)
 	}
 	return nil
 }

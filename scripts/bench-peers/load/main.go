@@ -46,6 +46,7 @@ type client struct {
 	got     int             // guarded by mu; answers to the oldest
 	latency *hdrhistogram.Histogram
 	refused atomic.Int64
+	closing atomic.Bool
 }
 
 // answered takes one message's answer.
@@ -69,6 +70,14 @@ func (c *client) answered(err error) {
 		_ = c.latency.RecordValue(max((now - due).Microseconds(), 1)) // past ten minutes: it would have ended
 	}
 	c.room <- struct{}{}
+}
+
+// lost ends the program: the connection is gone, and what it owes will not come.
+func (c *client) lost(err error) {
+	if !c.closing.Load() {
+		fmt.Fprintln(os.Stderr, "load: connection lost:", err)
+		os.Exit(1)
+	}
 }
 
 // request sends one that is due at a time.
@@ -117,7 +126,10 @@ func run(o *options) error {
 		if c.c, err = dial(o, i, c); err != nil {
 			return err
 		}
-		defer c.c.close()
+		defer func() {
+			c.closing.Store(true)
+			c.c.close()
+		}()
 		clients[i] = c
 	}
 	begin := time.Now()
@@ -131,7 +143,8 @@ func run(o *options) error {
 	if err := drive(o, clients, value); err != nil {
 		return err
 	}
-	unanswered, late := 0, time.After(drain)
+	unanswered, late := 0, make(chan struct{})
+	time.AfterFunc(drain, func() { close(late) })
 	for _, c := range clients {
 		for n := range o.inFlight {
 			select {

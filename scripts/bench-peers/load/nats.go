@@ -15,7 +15,7 @@ type natsConn struct {
 }
 
 func dialNATS(o *options, i int, c *client) (conn, error) {
-	nc, err := nats.Connect("nats://"+o.addr, nats.NoReconnect())
+	nc, err := nats.Connect("nats://"+o.addr, nats.NoReconnect(), nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.lost(err) }))
 	if err != nil {
 		return nil, err
 	}

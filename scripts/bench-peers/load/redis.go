@@ -27,6 +27,7 @@ func dialRedis(o *options, i int, c *client) (conn, error) {
 		for {
 			line, err := in.ReadString('\n')
 			if err != nil {
+				c.lost(err)
 				return
 			}
 			if line[0] != '$' {
@@ -34,6 +35,7 @@ func dialRedis(o *options, i int, c *client) (conn, error) {
 				continue
 			}
 			if _, err := in.ReadSlice('\n'); err != nil {
+				c.lost(err)
 				return
 			}
 			c.answered(nil)
