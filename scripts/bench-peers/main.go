@@ -45,7 +45,6 @@ func main() {
 	}()
 	err := r.run()
 	if err == nil && *write {
-		r.Done()
 		err = figures.Write("docs/bench", "peers", &r, r.markdown())
 	}
 	if err != nil {
@@ -134,6 +133,7 @@ func (r *run) run() (err error) {
 			}
 		}
 	}
+	r.Done()
 	fmt.Printf("\n%s", r.markdown())
 	return nil
 }
@@ -194,7 +194,7 @@ func (r *run) markdown() string {
 	b.WriteString("## Beside other brokers\n\n" + r.Run.String())
 	b.WriteString(`
 Medians of the rounds. *Durable*: nothing is acknowledged before it is synced. S1 and S2: acknowledged messages of 1 KiB a second, 64 connections with 1 in flight and 8 with 64. S3 and S4: MB of values a second, 8 connections with 5 requests in flight
-of 100 × 1 KiB and of 1,000 × 100 bytes; NATS and Redis have no batch, so a request is as many messages, sent with one write. S6: ms at half of the system's own S1 rate, from when a message was due.
+of 100 × 1 KiB and of 1,000 × 100 bytes; NATS and Redis have no batch, so a request is as many messages, sent one behind the other; 0: nothing was answered in the measured time. S6: ms at half of the system's own S1 rate, from when a message was due.
 Kafka is driven by ` + "`tidemark bench --acks=-1`" + `, NATS and Redis by ` + "`scripts/bench-peers/load`" + `, the same way.
 
 | | durable | S1 /s | S1 p99 ms | S2 /s | S3 MB/s | S4 MB/s | S6 p50 ms | S6 p99 ms |
