@@ -27,13 +27,14 @@ FUZZTIME ?= 10s
 fuzz:
 	bash scripts/fuzz.sh $(FUZZTIME)
 
-# allocations on the path of a request, the cost of waiting fetches
+# allocations on the path of a request, the cost of waiting fetches and of groups. The scenarios: go run ./scripts/bench, and beside other brokers ./scripts/bench-peers
 bench:
 	go test -run '^$$' -bench . -benchmem ./server/...
 	go run ./scripts/waiting
+	go run ./scripts/groups
 
 # the short forms; powerloss and enospc want root and loop devices, errors wants strace
-TORTURES := kill9 powerloss crashpoints rot errors enospc slowdisk hostile soak planted
+TORTURES := kill9 powerloss crashpoints rot errors enospc slowdisk hostile groups soak planted
 torture:
 	set -e; for form in $(TORTURES); do go run ./scripts/torture $$form; done
 

@@ -46,7 +46,8 @@ func (v *View) Partition(topic string, index int32) *Partition {
 
 // Catalog is the state machine. One goroutine applies; View is for anyone.
 type Catalog struct {
-	view atomic.Pointer[View]
+	view   atomic.Pointer[View]
+	groups Groups
 
 	// apply goroutine only
 	partitions      map[uint32]*Partition
@@ -64,6 +65,9 @@ func New() *Catalog {
 
 // View is the newest picture.
 func (c *Catalog) View() *View { return c.view.Load() }
+
+// Groups is what consumer groups have committed, for anyone.
+func (c *Catalog) Groups() *Groups { return &c.groups }
 
 // Offset is where the catalog stands in the journal: everything below was applied.
 func (c *Catalog) Offset() journal.Offset { return c.offset }
@@ -98,6 +102,12 @@ func (c *Catalog) Apply(cmd Command) Result {
 		return c.unsetPolicy(cmd.UnsetPolicy.Name)
 	case cmd.AlterTopic != nil:
 		return c.alterTopic(cmd.AlterTopic)
+	case cmd.CommitOffsets != nil:
+		return Result{Err: c.groups.commit(c.View(), cmd.CommitOffsets)}
+	case cmd.DeleteOffsets != nil:
+		return Result{Err: c.groups.deleteOffsets(cmd.DeleteOffsets)}
+	case cmd.DeleteGroup != nil:
+		return Result{Err: c.groups.deleteGroup(cmd.DeleteGroup.Group)}
 	default:
 		first := c.nextProducerID
 		c.nextProducerID += int64(cmd.AllotProducerIDs.Count)
@@ -160,6 +170,7 @@ func (c *Catalog) deleteTopic(id TopicID) Result {
 	delete(v.Topics, t.Name)
 	delete(v.ByID, id)
 	c.view.Store(v)
+	c.groups.deleteTopic(id)
 	for _, p := range t.Partitions {
 		delete(c.partitions, p.ID)
 		p.deleted.Store(true)

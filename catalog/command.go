@@ -21,6 +21,9 @@ type Command struct {
 	SetPolicy        *SetPolicy        `cbor:"6,keyasint,omitempty"`
 	UnsetPolicy      *UnsetPolicy      `cbor:"7,keyasint,omitempty"`
 	AlterTopic       *AlterTopic       `cbor:"8,keyasint,omitempty"`
+	CommitOffsets    *CommitOffsets    `cbor:"9,keyasint,omitempty"`
+	DeleteOffsets    *DeleteOffsets    `cbor:"10,keyasint,omitempty"`
+	DeleteGroup      *DeleteGroup      `cbor:"11,keyasint,omitempty"`
 }
 
 // TopicID is a topic's random UUID. A topic that is created again gets a new one.
@@ -74,6 +77,45 @@ type AlterTopic struct {
 	Unset []string          `cbor:"3,keyasint,omitempty"`
 }
 
+// CommitOffsets notes how far a consumer group has read. Topics that are gone when it is applied are left out.
+type CommitOffsets struct {
+	Group  string         `cbor:"1,keyasint"`
+	AtMs   int64          `cbor:"2,keyasint"`
+	Topics []TopicOffsets `cbor:"3,keyasint"`
+}
+
+// TopicOffsets is how far a group has read of one topic.
+type TopicOffsets struct {
+	ID         TopicID           `cbor:"1,keyasint"`
+	Partitions []PartitionOffset `cbor:"2,keyasint"`
+}
+
+// PartitionOffset is how far a group has read of one partition: the offset that it reads next.
+type PartitionOffset struct {
+	Index       int32  `cbor:"1,keyasint"`
+	Offset      int64  `cbor:"2,keyasint"`
+	LeaderEpoch int32  `cbor:"3,keyasint"` // −1: not said
+	Metadata    string `cbor:"4,keyasint,omitempty"`
+}
+
+// DeleteOffsets takes offsets away that a group committed, those that are no newer than UntilMs; 0: however new.
+type DeleteOffsets struct {
+	Group   string            `cbor:"1,keyasint"`
+	UntilMs int64             `cbor:"2,keyasint,omitempty"`
+	Topics  []TopicPartitions `cbor:"3,keyasint"`
+}
+
+// TopicPartitions names partitions of one topic.
+type TopicPartitions struct {
+	ID         TopicID `cbor:"1,keyasint"`
+	Partitions []int32 `cbor:"2,keyasint"`
+}
+
+// DeleteGroup takes all that a group committed away.
+type DeleteGroup struct {
+	Group string `cbor:"1,keyasint"`
+}
+
 // Result is what a command came to.
 type Result struct {
 	Err             error  // one of the errors below, or of package qos
@@ -89,6 +131,8 @@ var (
 	ErrPartitionCount   = errors.New("a topic's partition count can only grow")
 	ErrOffsetRange      = errors.New("offset is outside of the partition's log start and high watermark")
 	ErrTooMany          = errors.New("partition limit reached")
+	ErrUnknownGroup     = errors.New("no such consumer group")
+	ErrOffsetsBytes     = errors.New("committed offsets hold all the memory that they may")
 )
 
 var decoder = func() cbor.DecMode {
@@ -116,7 +160,8 @@ func DecodeCommand(b []byte) (Command, error) {
 	}
 	n := 0
 	for _, set := range []bool{c.CreateTopic != nil, c.DeleteTopic != nil, c.CreatePartitions != nil, c.DeleteRecords != nil, c.AllotProducerIDs != nil,
-		c.SetPolicy != nil, c.UnsetPolicy != nil, c.AlterTopic != nil} {
+		c.SetPolicy != nil, c.UnsetPolicy != nil, c.AlterTopic != nil,
+		c.CommitOffsets != nil, c.DeleteOffsets != nil, c.DeleteGroup != nil} {
 		if set {
 			n++
 		}
@@ -126,6 +171,15 @@ func DecodeCommand(b []byte) (Command, error) {
 	}
 	if t := c.CreateTopic; t != nil && (t.Partitions < 1 || t.Partitions > MaxPartitions || t.Name == "") {
 		return c, fmt.Errorf("catalog command: topic %q with %d partitions", t.Name, t.Partitions)
+	}
+	if o := c.CommitOffsets; o != nil {
+		for _, t := range o.Topics {
+			for _, p := range t.Partitions {
+				if p.Offset < 0 || p.Index < 0 {
+					return c, fmt.Errorf("catalog command: group %q commits offset %d of partition %d", o.Group, p.Offset, p.Index)
+				}
+			}
+		}
 	}
 	if a := c.AllotProducerIDs; a != nil && a.Count < 1 {
 		return c, fmt.Errorf("catalog command: %d producer ids", a.Count)
@@ -156,6 +210,12 @@ func (c Command) String() string {
 		return fmt.Sprintf("unset-policy name=%q", c.UnsetPolicy.Name)
 	case c.AlterTopic != nil:
 		return fmt.Sprintf("alter-topic id=%x set=%v unset=%v", c.AlterTopic.ID, c.AlterTopic.Set, c.AlterTopic.Unset)
+	case c.CommitOffsets != nil:
+		return fmt.Sprintf("commit-offsets group=%q at=%d %v", c.CommitOffsets.Group, c.CommitOffsets.AtMs, c.CommitOffsets.Topics)
+	case c.DeleteOffsets != nil:
+		return fmt.Sprintf("delete-offsets group=%q until=%d %v", c.DeleteOffsets.Group, c.DeleteOffsets.UntilMs, c.DeleteOffsets.Topics)
+	case c.DeleteGroup != nil:
+		return fmt.Sprintf("delete-group group=%q", c.DeleteGroup.Group)
 	}
 	return "no command"
 }

@@ -21,7 +21,7 @@ import (
 const (
 	snapshotName        = "catalog.snapshot"
 	snapshotMagic       = "TDMC"
-	snapshotVersion     = 2 // 1 knew no policies
+	snapshotVersion     = 3 // 1 knew no policies, 2 no groups
 	snapshotHeaderBytes = 24
 	maxSnapshotBytes    = 4 << 30
 )
@@ -33,6 +33,7 @@ type snapshot struct {
 	Topics          []snapshotTopic `cbor:"4,keyasint"`
 	Policies        []*qos.Policy   `cbor:"5,keyasint,omitempty"`
 	PolicyNames     []string        `cbor:"6,keyasint,omitempty"`
+	Groups          []snapshotGroup `cbor:"7,keyasint,omitempty"`
 }
 
 type snapshotTopic struct {
@@ -62,7 +63,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Encode lays out the whole catalog. Apply goroutine only. Producers that wrote nothing since expireBeforeMs are forgotten.
 func (c *Catalog) Encode(expireBeforeMs int64) ([]byte, error) {
 	s := snapshot{Offset: c.offset, NextPartitionID: c.nextPartitionID, NextProducerID: c.nextProducerID,
-		Policies: c.View().Policies.All(), PolicyNames: c.View().policyNames}
+		Policies: c.View().Policies.All(), PolicyNames: c.View().policyNames, Groups: c.groups.snapshot()}
 	for _, t := range c.View().Topics {
 		st := snapshotTopic{ID: t.ID, Name: t.Name, Config: t.Config}
 		for _, p := range t.Partitions {
@@ -161,6 +162,14 @@ func decodeBody(body []byte) (*Catalog, error) {
 	}
 	if len(s.PolicyNames) > maxPolicyNames+qos.MaxPolicies {
 		return nil, fmt.Errorf("%d names of policies", len(s.PolicyNames))
+	}
+	for _, sg := range s.Groups {
+		for _, o := range sg.Offsets {
+			if t := c.View().ByID[o.Topic]; t == nil || o.Index < 0 || int(o.Index) >= len(t.Partitions) || o.Offset < 0 {
+				return nil, fmt.Errorf("group %q: offset %d of partition %d is not possible", sg.Name, o.Offset, o.Index)
+			}
+			c.groups.set(sg.Name, o.Topic, o.Index, Committed{o.Offset, o.LeaderEpoch, o.Metadata, o.AtMs})
+		}
 	}
 	v := c.change()
 	v.policyNames = s.PolicyNames

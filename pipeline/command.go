@@ -12,11 +12,16 @@ import (
 
 // Command has the catalog carry cmd out, at level ALL and behind what the labels' turn has queued before, and waits until it is applied. When ctx ends first the command goes on, and the result is ErrTimedOut. A timeout of 0 is none.
 func (p *Pipeline) Command(ctx context.Context, cmd catalog.Command, labels *Labels, timeout time.Duration) catalog.Result {
+	return p.SubmitCommand(cmd, labels, timeout).Wait(ctx)
+}
+
+// SubmitCommand is Command's first half: it does not block. Commands of one turn are carried out in the order in which they were submitted.
+func (p *Pipeline) SubmitCommand(cmd catalog.Command, labels *Labels, timeout time.Duration) *PendingCommand {
 	payload := cmd.Encode()
 	if _, err := catalog.DecodeCommand(payload); err != nil { // it would end this process, and every later one, when it is applied
-		return catalog.Result{Err: fmt.Errorf("%w: %w", ErrCommand, err)}
+		return &PendingCommand{refused: fmt.Errorf("%w: %w", ErrCommand, err)}
 	}
-	w := &commandWait{done: make(chan struct{})}
+	w := &PendingCommand{done: make(chan struct{})}
 	w.req = Request{
 		Marks: qos.All.Marks() | qos.Applied, Level: qos.All, Bytes: len(payload),
 		Records: []Record{{Kind: journal.RecordCommand, Payload: payload}}, Owner: w, Labels: labels,
@@ -24,8 +29,14 @@ func (p *Pipeline) Command(ctx context.Context, cmd catalog.Command, labels *Lab
 	if timeout > 0 {
 		w.req.Deadline = p.Now() + timeout
 	}
-	if err := p.Submit([]*Request{&w.req}); err != nil {
-		return catalog.Result{Err: err}
+	w.refused = p.Submit([]*Request{&w.req})
+	return w
+}
+
+// Wait is Command's second half, to be called once.
+func (w *PendingCommand) Wait(ctx context.Context) catalog.Result {
+	if w.refused != nil {
+		return catalog.Result{Err: w.refused}
 	}
 	select {
 	case <-w.done:
@@ -41,17 +52,18 @@ func (p *Pipeline) Command(ctx context.Context, cmd catalog.Command, labels *Lab
 	return *w.req.Records[0].Result
 }
 
-// commandWait owns a command's request.
-type commandWait struct {
-	req  Request
-	done chan struct{}
+// PendingCommand owns a command's request.
+type PendingCommand struct {
+	req     Request
+	done    chan struct{}
+	refused error // it was not submitted
 }
 
 // Serialized keeps the payload: nobody uses it again.
-func (w *commandWait) Serialized(*Request) {}
+func (w *PendingCommand) Serialized(*Request) {}
 
 // Answer ends the wait.
-func (w *commandWait) Answer(*Request) Waker {
+func (w *PendingCommand) Answer(*Request) Waker {
 	close(w.done)
 	return nil
 }

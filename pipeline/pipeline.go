@@ -476,6 +476,9 @@ func (p *Pipeline) dirtyLimit() journal.Offset {
 	return journal.Offset(limit)
 }
 
+// Groups is what consumer groups have committed and is applied.
+func (p *Pipeline) Groups() *catalog.Groups { return p.catalog.Groups() }
+
 // View is the newest picture of the catalog.
 func (p *Pipeline) View() *catalog.View { return p.catalog.View() }
 

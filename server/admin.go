@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"tidemark/pipeline"
+	"tidemark/server/kafka"
 )
 
 // Admin is the operator's HTTP listener, with its own mux: /healthz, /readyz, /status, /metrics, /qos (qos.go) and /debug/pprof/, with /debug/pprof/pipeline (profile.go) among them; /debug/trace/flight (flight.go). It has no authentication, so it is on loopback unless told otherwise.
@@ -84,15 +85,21 @@ func (a *Admin) status(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, ErrStarting.Error(), http.StatusServiceUnavailable)
 		return
 	}
+	behind, groups := s.broker.GroupLags(maxStatusGroups)
 	err := writeJSON(w, struct {
 		pipeline.Status
 		Connections int                     `json:"connections"`
 		Policies    map[string]PolicyCounts `json:"policies"`
-	}{s.pipeline.Status(), s.Connections(), s.policyCounts()})
+		Groups      int                     `json:"groups"`
+		Behind      []kafka.GroupLag        `json:"groups_most_behind"`
+	}{s.pipeline.Status(), s.Connections(), s.policyCounts(), groups, behind})
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	}
 }
+
+// maxStatusGroups is how many consumer groups /status shows, those that are most behind.
+const maxStatusGroups = 20
 
 // Close ends the listener and its connections.
 func (a *Admin) Close() error { return a.http.Close() }

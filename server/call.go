@@ -47,7 +47,10 @@ func (s *Session) call(h kafka.Header, c *chunk, n int, wait time.Duration) {
 	}
 	s.slot++
 	s.spend(charge(n))
-	s.calls.waiting.Add(1)
+	if s.calls.waiting.Add(1) == 1 && wait == 0 && h.Key == int16(kmsg.Heartbeat) { // it waits for nothing, and there are many of them: no other goroutine is woken for it
+		s.serve(one) // endData sends the answer
+		return
+	}
 	s.calls.mu.Lock()
 	defer s.calls.mu.Unlock()
 	s.calls.queue = append(s.calls.queue, one)
@@ -76,7 +79,9 @@ func (s *Session) serveCalls() {
 			return
 		}
 		s.awaitReader()
-		s.serve(one)
+		if s.serve(one) {
+			s.conn.Wake()
+		}
 	}
 }
 
@@ -102,11 +107,12 @@ func (s *Session) observeFetch(who *kafka.Client, resp kmsg.Response) *pipeline.
 	return labels
 }
 
-func (s *Session) serve(c call) {
+// serve answers a request. It says whether the connection has to be woken, to send what can be sent now.
+func (s *Session) serve(c call) (wake bool) {
 	if s.dead.Load() || s.ctx.Err() != nil && !s.srv.draining.Load() {
 		c.chunk.Release()
 		s.calls.waiting.Add(-1)
-		return
+		return false
 	}
 	resp, release, err := s.srv.broker.Handle(s.ctx, c.who, c.header)
 	labels := s.observeFetch(c.who, resp)
@@ -114,7 +120,7 @@ func (s *Session) serve(c call) {
 	s.calls.waiting.Add(-1) // before complete, whose Wake looks at it
 	if err != nil {
 		s.fail(fmt.Errorf("%w (API key %d, version %d)", err, c.header.Key, c.header.Version))
-		return
+		return false
 	}
 	wait := time.Duration(0)
 	if c.set == s.srv.broker.Policies() { // else what is owed is paid at another rate
@@ -125,9 +131,7 @@ func (s *Session) serve(c call) {
 	if len(out) > s.srv.opts.ConnectionUnsentBytes {
 		s.unsent.Store(int64(len(out))) // until it was sent: the next call waits for that
 	}
-	if s.out.complete(c.slot, c.bytes, answered{piece: piece{bytes: out, release: release}, labels: labels}) {
-		s.conn.Wake()
-	}
+	return s.out.complete(c.slot, c.bytes, answered{piece: piece{bytes: out, release: release}, labels: labels})
 }
 
 // layOut makes a response's bytes. What a Fetch brings is large, so its memory is lent, and goes back with release.

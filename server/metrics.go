@@ -1,6 +1,7 @@
 package server
 
 import (
+	"strings"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,7 +16,7 @@ func (s *Server) Metrics(reg prometheus.Registerer) {
 	}
 	count("tidemark_server_accepted_connections_total", "Client connections accepted.", &s.counters.accepted)
 	count("tidemark_server_refused_connections_total", "Client connections refused because there were too many.", &s.counters.tooMany)
-	reg.MustRegister(policyMetrics{s})
+	reg.MustRegister(policyMetrics{s}, groupMetrics{s})
 	count("tidemark_server_misbehaved_connections_total", "Client connections closed for what they sent.", &s.counters.misbehaved)
 }
 
@@ -36,5 +37,38 @@ func (p policyMetrics) Collect(out chan<- prometheus.Metric) {
 	for name, c := range p.s.policyCounts() {
 		out <- prometheus.MustNewConstMetric(throttledDesc, prometheus.CounterValue, float64(c.Throttled), name)
 		out <- prometheus.MustNewConstMetric(throttleDesc, prometheus.CounterValue, c.WaitS, name)
+	}
+}
+
+// groupMetrics shows the consumer groups that are most behind.
+type groupMetrics struct{ s *Server }
+
+// maxGroupMetrics bounds the groups that are shown one by one.
+const maxGroupMetrics = 1000
+
+var (
+	groupsDesc       = prometheus.NewDesc("tidemark_group_groups", "Consumer groups that have members or committed offsets.", nil, nil)
+	groupLagDesc     = prometheus.NewDesc("tidemark_group_lag_records", "Records that a consumer group has not committed, of the partitions of which it has committed an offset; the 1,000 groups with the most.", []string{"group"}, nil)
+	groupMembersDesc = prometheus.NewDesc("tidemark_group_members", "Members of a consumer group; of the same groups.", []string{"group"}, nil)
+)
+
+func (g groupMetrics) Describe(out chan<- *prometheus.Desc) {
+	out <- groupsDesc
+	out <- groupLagDesc
+	out <- groupMembersDesc
+}
+
+func (g groupMetrics) Collect(out chan<- prometheus.Metric) {
+	most, n := g.s.broker.GroupLags(maxGroupMetrics)
+	out <- prometheus.MustNewConstMetric(groupsDesc, prometheus.GaugeValue, float64(n))
+	shown := make(map[string]bool, len(most))
+	for _, one := range most {
+		name := strings.ToValidUTF8(one.Group, "\uFFFD") // Prometheus takes no other
+		if shown[name] {
+			continue // nor one twice
+		}
+		shown[name] = true
+		out <- prometheus.MustNewConstMetric(groupLagDesc, prometheus.GaugeValue, float64(one.Lag), name)
+		out <- prometheus.MustNewConstMetric(groupMembersDesc, prometheus.GaugeValue, float64(one.Members), name)
 	}
 }

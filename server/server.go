@@ -97,6 +97,7 @@ func Start(opts Options, p *pipeline.Pipeline) (*Server, error) {
 		return nil, err
 	}
 	s.broker = kafka.New(s.opts.Kafka, p)
+	s.goCall(func() { s.broker.ExpireOffsets(s.ctx) })
 	close(s.ready)
 	return s, nil
 }
@@ -215,6 +216,7 @@ func (s *Server) Drain() {
 func (s *Server) Close() error {
 	s.draining.Store(true)
 	s.cancel()
+	s.broker.Close()
 	for end := time.Now().Add(time.Second); time.Now().Before(end) && s.unsent(); {
 		time.Sleep(time.Millisecond)
 	}

@@ -21,6 +21,7 @@ type ConsumeCmd struct {
 	From      string `help:"Where to begin: earliest, latest, an offset, or a time like 2026-01-31T08:00:00Z." default:"earliest"`
 	Count     *int64 `help:"Stop after this many records." placeholder:"N"`
 	Follow    bool   `help:"Wait for more instead of stopping at the end."`
+	Group     string `help:"Read as a member of this consumer group, from where it stopped, until interrupted; --from earliest or latest is for what it has not read yet." placeholder:"G"`
 	Partition *int32 `help:"Read this partition only." placeholder:"P"`
 	Format    string `help:"text: the value and a newline. json: one object a line." default:"text"`
 }
@@ -37,17 +38,18 @@ Examples:
     tidemark consume orders
     tidemark consume orders --from 2026-01-31T08:00:00Z --format json
     tidemark consume orders --from latest --follow --partition 0
+    tidemark consume orders --group billing
     tidemark consume orders --from 1000 --count 10 --partition 2`
 }
 
-// start is a parsed --from.
+// start is a parsed --from or --to.
 type start struct {
 	latest bool
 	offset int64     // if 0 or more
 	time   time.Time // if not zero
 }
 
-func parseStart(s string) (start, error) {
+func parseStart(flag, s string) (start, error) {
 	switch s {
 	case "earliest":
 		return start{offset: -1}, nil
@@ -60,7 +62,7 @@ func parseStart(s string) (start, error) {
 	if t, err := time.Parse(time.RFC3339, s); err == nil {
 		return start{offset: -1, time: t}, nil
 	}
-	return start{}, usageErrorf("--from: %q, must be earliest, latest, an offset or a time like 2026-01-31T08:00:00Z", s)
+	return start{}, usageErrorf("%s: %q, must be earliest, latest, an offset or a time like 2026-01-31T08:00:00Z", flag, s)
 }
 
 // span is what to read of one partition: [next, end).
@@ -70,7 +72,7 @@ type span struct {
 
 // Run prints the records.
 func (c *ConsumeCmd) Run(e *env) error {
-	from, err := parseStart(c.From)
+	from, err := parseStart("--from", c.From)
 	switch {
 	case err != nil:
 		return err
@@ -80,6 +82,12 @@ func (c *ConsumeCmd) Run(e *env) error {
 		return usageErrorf("--count: %d, must not be negative", *c.Count)
 	case c.Partition != nil && *c.Partition < 0:
 		return usageErrorf("--partition: %d, must not be negative", *c.Partition)
+	}
+	if c.Group != "" {
+		if err := c.checkGroup(from); err != nil {
+			return err
+		}
+		return c.groupRun(e, from)
 	}
 	var spans map[int32]*span
 	err = withAdmin(e, c.ClientFlags, func(ctx context.Context, admin *kadm.Client) error {
@@ -191,10 +199,7 @@ func (c *ConsumeCmd) print(e *env, spans map[int32]*span) error {
 	}
 	defer cl.Close()
 
-	appendRecord := appendText
-	if c.Format == "json" {
-		appendRecord = appendJSON
-	}
+	appendRecord := c.appendRecord()
 	out := bufio.NewWriterSize(e.stdout, 64<<10)
 	var line []byte
 	stuck := make(map[int32]time.Time) // partitions whose fetches fail, and since when
@@ -246,6 +251,14 @@ func (c *ConsumeCmd) print(e *env, spans map[int32]*span) error {
 			stopDone(cl, c.Topic, offsets, spans)
 		}
 	}
+}
+
+// appendRecord lays a record out as --format says.
+func (c *ConsumeCmd) appendRecord() func([]byte, *kgo.Record) []byte {
+	if c.Format == "json" {
+		return appendJSON
+	}
+	return appendText
 }
 
 // stopDone stops fetching partitions that are read to their end, so that a busy writer does not keep us fetching what is thrown away.

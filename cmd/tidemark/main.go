@@ -20,6 +20,7 @@ type CLI struct {
 	Topic   TopicCmd   `cmd:"" help:"Create, list, describe and delete topics."`
 	Produce ProduceCmd `cmd:"" help:"Write lines to a topic at a chosen durability level."`
 	Consume ConsumeCmd `cmd:"" help:"Print a topic's records."`
+	Group   GroupCmd   `cmd:"" help:"Consumer groups: list, describe, reset and delete them."`
 	Qos     QosCmd     `cmd:"" help:"Policies: what each client's requests must survive and may cost."`
 	Journal JournalCmd `cmd:"" help:"Look at a stopped node's journal."`
 	Bench   BenchCmd   `cmd:"" help:"Measure a broker."`
@@ -34,6 +35,7 @@ const description = `A durable journal broker that speaks the Kafka wire protoco
   tidemark topic create orders --partitions 4
   tidemark produce orders lines.txt --qos persistence
   tidemark consume orders --from earliest --follow
+  tidemark group describe billing
   tidemark bench produce --connections 64
 
 Every client command takes --bootstrap, or TIDEMARK_BOOTSTRAP.`

@@ -280,6 +280,8 @@ func serverOptions(s *settings, log zerolog.Logger, cores int, fail func(error))
 			Acks: qos.AcksMap{One: s.AcksOne, All: s.AcksAll}, AutoCreate: s.AutoCreate, DefaultPartitions: int32(s.DefaultPartitions),
 			MaxMessageBytes: int(s.MaxMessageBytes), RequestMaxBytes: int(s.RequestMax),
 			FetchMaxBytes: int(s.FetchMaxBytes), FetchMemoryBytes: s.FetchMemoryBytes, CommandTimeout: commandTimeout,
+			Group: kafka.GroupConfig{InitialDelay: s.GroupDelay, MinSession: s.GroupSessionMin, MaxSession: s.GroupSessionMax,
+				Members: int(s.GroupMembers), MemoryBytes: s.GroupMemory, OffsetRetention: s.OffsetRetention},
 		},
 		RequestMaxBytes: int(s.RequestMax), ConnectionInFlightBytes: s.InFlightBytes, ConnectionUnsentBytes: int(s.UnsentBytes), SendTimeout: s.SendTimeout,
 		MaxConnections: connections, Log: log, OnFailed: fail,

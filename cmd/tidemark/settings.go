@@ -33,6 +33,9 @@ type settings struct {
 
 	SegmentBytes, CacheBytes, Spares, RetentionBytes int64
 	RetentionAge, FlushInterval, ProducerExpiry      time.Duration
+	GroupDelay, GroupSessionMin, GroupSessionMax     time.Duration
+	OffsetRetention                                  time.Duration
+	GroupMembers, GroupMemory                        int64
 	SendTimeout, SlowRequest, Flight                 time.Duration
 	FrameTarget, FlushBytes, DirtyBytes              int64
 	AdmissionBytes, MemoryMax                        int64
@@ -99,6 +102,12 @@ func (s *settings) rows() []settingRow {
 
 		{"topics.auto_create", &s.AutoCreate, "true", 0, 0, "whether asking for a topic makes it"},
 		{"topics.partitions", &s.DefaultPartitions, "4", 1, catalog.MaxPartitions, "partitions of a topic that is made without a number"},
+		{"group.initial_delay", &s.GroupDelay, "100ms", 0, int64(time.Minute), "how long a consumer group's first generation waits for more members, from the newest on"},
+		{"group.session.min", &s.GroupSessionMin, "6s", int64(time.Millisecond), int64(time.Hour), "the shortest session timeout that a consumer may ask for"},
+		{"group.session.max", &s.GroupSessionMax, "30m", int64(time.Second), int64(24 * time.Hour), "the longest"},
+		{"group.members.max", &s.GroupMembers, "2000", 1, 100_000, "members of one consumer group"},
+		{"group.memory.bytes", &s.GroupMemory, "64MiB", mib, 16 * gib, "what the members of all consumer groups say and are told, together"},
+		{"offsets.retention", &s.OffsetRetention, "168h", 0, math.MaxInt64, "when committed offsets are forgotten: so long after the last member left, or after the commit if that was later; 0: never"},
 		{"producer.expiry", &s.ProducerExpiry, "24h", int64(time.Minute), math.MaxInt64, "when an idempotent producer that wrote nothing is forgotten"},
 		{"profile.slow_request", &s.SlowRequest, "0s", 0, int64(time.Hour), "a request that takes longer is logged with its time in each stage, and a trace of what led to it is written to traces/ in the data directory, at most one a second, ten files of about 16 MiB; 0: none is"},
 		{"profile.flight", &s.Flight, "0s", 0, int64(time.Minute), "how much of the Go execution trace is kept for /debug/trace/flight; 0: none, or 5 s if there is a profile.slow_request"},

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"tidemark/pipeline"
+	"tidemark/server/kafka"
 )
 
 // WatchCmd is `tidemark watch`.
@@ -25,7 +26,7 @@ type WatchCmd struct {
 
 // Help is kong's detailed help.
 func (WatchCmd) Help() string {
-	return `Watermarks and how far each is behind the one that it follows, rates and times by level, the clients with the most requests, the queue and the
+	return `Watermarks and how far each is behind the one that it follows, the consumer groups that are most behind, rates and times by level, the clients with the most requests, the queue and the
 disk: what happened since the look before. It fits a terminal of 80 columns and 24 lines. Without a terminal the looks are printed one below the other.
 
 Example:
@@ -37,7 +38,9 @@ Example:
 // watched is one look: what /status says.
 type watched struct {
 	pipeline.Status
-	Connections int `json:"connections"`
+	Connections int              `json:"connections"`
+	Groups      int              `json:"groups"`
+	Behind      []kafka.GroupLag `json:"groups_most_behind"`
 }
 
 // watchRows and watchColumns are what a look takes at most.
@@ -139,7 +142,7 @@ func draw(addr string, before, now *watched) string {
 		}
 		line("%-12s %20d %14s %14s", w.name, w.from, behind, size(float64(w.from-w.before)/took))
 	}
-	line("")
+	line("%s", groupsLine(now))
 	line("%-28s %14s %12s %12s", "LEVEL", "ANSWERS/S", "P50", "P99")
 	for _, row := range moved(before.Times.Levels, now.Times.Levels, 4) {
 		line("%-28s %14s %12s %12s", row.name, perSecond(row, took), row.quantile(0.5), row.quantile(0.99))
@@ -161,6 +164,21 @@ func draw(addr string, before, now *watched) string {
 	line("disk: %.0f flushes/s of %s and %.2f ms; journal %s, cache %s", float64(flushes)/took, size(each), took1,
 		size(float64(now.Journal.ReadyOffset-now.Journal.FirstOffset)), size(float64(now.Journal.CacheBytes)))
 	return strings.Join(lines, "\n") + "\n"
+}
+
+// groupsLine names the consumer groups that are most behind, as many as fit.
+func groupsLine(now *watched) string {
+	if now.Groups == 0 {
+		return ""
+	}
+	s := fmt.Sprintf("groups: %d", now.Groups)
+	for i, g := range now.Behind {
+		if g.Lag == 0 || i == 3 {
+			break
+		}
+		s += fmt.Sprintf("; %.20q is %s behind (%d members)", g.Group, humanize.Comma(g.Lag), g.Members)
+	}
+	return s
 }
 
 func size(n float64) string { return humanize.IBytes(uint64(max(n, 0))) }

@@ -22,11 +22,12 @@ const (
 	BufferReusedEarly  Bug = "buffer-reused-early"       // a request's memory is given back before it was copied
 	FlushesShareABlock Bug = "flushes-share-a-block"     // two flushes that share a block land in the wrong order
 	IndexAhead         Bug = "index-ahead"               // readers see what is not committed
+	CommitBeforeSync   Bug = "commit-before-sync"        // a group's commit is answered before it is durable
 )
 
 // All is every bug, in the order above.
 var All = []Bug{AckBeforeSync, IgnoreSyncError, NoDirectorySync, StaleFrames, ZerosAreFrames, CutInMidLog, CutWithoutZeroing, TailNotRewritten,
-	RetryBeforeItsTime, SequencesForgotten, AnsweredTwice, BufferReusedEarly, FlushesShareABlock, IndexAhead}
+	RetryBeforeItsTime, SequencesForgotten, AnsweredTwice, BufferReusedEarly, FlushesShareABlock, IndexAhead, CommitBeforeSync}
 
 // Variable is the environment variable that names the bug.
 const Variable = "PLANTED_BUG"

@@ -2,7 +2,8 @@
 # One case of the end-to-end test: bash cases.sh FUNCTION [ARGUMENT...]. run.sh runs it under a time limit and gives it, by environment:
 #   E2E_BOOTSTRAP  the server's address         E2E_INPUT, E2E_LINES  numbered lines to send, and how many
 #   E2E_CASE       this case's name; also its topic's   E2E_SCRATCH   an empty directory, removed afterwards
-#   E2E_TIDEMARK, E2E_CLIENTS, E2E_KAFKAJS  programs    E2E_DATA      the data directory, once the server is stopped
+#   E2E_TIDEMARK, E2E_CLIENTS, E2E_KAFKAJS, E2E_JAVA  programs, and the Java client's folder
+#   E2E_DATA       the data directory, once the server is stopped
 # The last line of standard output is the case's figures; the last line of standard error says why it failed.
 set -euo pipefail
 
@@ -92,18 +93,6 @@ kcat_list() {
   echo "topics=$(grep -c '^  topic ' <<<"$listing")"
 }
 
-# There are no consumer groups yet: a client that wants one must be told so, not kept waiting.
-kcat_group_refused() {
-  local code=0 begin=$EPOCHREALTIME
-  create_topic "$E2E_CASE" 1
-  timeout 15 kcat -b "$E2E_BOOTSTRAP" -G e2e-group "$E2E_CASE" >"$E2E_SCRATCH/out" 2>&1 || code=$?
-  cat "$E2E_SCRATCH/out" >&2
-  ((code != 124)) || fail "kcat -G still runs after 15 s"
-  ((code != 0)) || fail "kcat -G ended with exit code 0"
-  grep -qi 'not supported' "$E2E_SCRATCH/out" || fail "kcat -G ended without \"not supported\""
-  echo "exit=$code after=$(since "$begin") said=\"$(grep -im1 -o '[^ :][^:]*not supported.*' "$E2E_SCRATCH/out")\""
-}
-
 # kcat_offset_for_time TOPIC asks for the earliest and the latest offset, and for the times of the first and of a middle record: the answer
 # is the first offset that is not before that time, for which the broker must look into a compressed batch.
 kcat_offset_for_time() {
@@ -161,11 +150,128 @@ kafkajs() {
   first_lines "$count"
   create_topic "$E2E_CASE" 4
   begin=$EPOCHREALTIME
-  node "$E2E_KAFKAJS" --bootstrap "$E2E_BOOTSTRAP" --topic "$E2E_CASE" --input "$E2E_SCRATCH/expected" "$@" >&2
+  node "$E2E_KAFKAJS/produce.js" --bootstrap "$E2E_BOOTSTRAP" --topic "$E2E_CASE" --input "$E2E_SCRATCH/expected" "$@" >&2
   sent=$(since "$begin")
   receive "$E2E_CASE" -f '%p %s\n' >"$E2E_SCRATCH/got"
   same_union "$E2E_SCRATCH/expected" <"$E2E_SCRATCH/got"
   echo "records=$count partitions=$(cat "$E2E_SCRATCH/spread") produce=$sent identical"
+}
+
+# --- consumer groups ---
+
+# start_member KIND NAME TOPIC: a member of the group that goes by the topic's name, which prints "PARTITION OFFSET LINE" into the file NAME. Its process is the newest in the background.
+start_member() {
+  local kind=$1 name=$2 topic=$3
+  case $kind in
+    kcat)
+      kcat -b "$E2E_BOOTSTRAP" -G "$topic" -X session.timeout.ms=3000 -X heartbeat.interval.ms=500 -X auto.commit.interval.ms=200 -X auto.offset.reset=earliest \
+        -q -u -f '%p %o %s\n' "$topic" >>"$E2E_SCRATCH/$name" &
+      ;;
+    kafkajs) node "$E2E_KAFKAJS/member.js" --bootstrap "$E2E_BOOTSTRAP" --topic "$topic" >>"$E2E_SCRATCH/$name" & ;;
+    java) java -XX:TieredStopAtLevel=1 -cp "$E2E_JAVA/lib/*" "$E2E_JAVA/Member.java" "$E2E_BOOTSTRAP" "$topic" >>"$E2E_SCRATCH/$name" & ;;
+    *) "$E2E_CLIENTS" --client "$kind" --mode member --bootstrap "$E2E_BOOTSTRAP" --topic "$topic" --group "$topic" >>"$E2E_SCRATCH/$name" & ;;
+  esac
+}
+
+describe_group() { "$E2E_TIDEMARK" group describe "$1" --bootstrap "$E2E_BOOTSTRAP"; }
+
+# shares TOPIC N: the group has N members, and each has partitions.
+shares() {
+  describe_group "$1" 2>/dev/null >"$E2E_SCRATCH/described" && grep -q ": Stable, $2 members" "$E2E_SCRATCH/described" &&
+    awk -v n="$2" 'NR > 2 && $6 != "-" { has[$6]++; all++ } END { for (m in has) k++; exit !(k == n && all == 4) }' "$E2E_SCRATCH/described"
+}
+
+# has_lines N FILE...: so many different records are in the files.
+has_lines() { (($(sort -u "${@:2}" | wc -l) >= $1)); }
+
+# await SECONDS WHAT COMMAND...: until the command says yes.
+await() {
+  local deadline=$((SECONDS + $1))
+  until "${@:3}"; do
+    ((SECONDS < deadline)) || { cat "$E2E_SCRATCH/described" >&2 || true; wc -l "$E2E_SCRATCH"/[abc] >&2 || true; fail "not after $1 s: $2"; }
+    sleep 0.05 # between two looks
+  done
+}
+
+# stop_member PID asks it to end, which has it commit and leave.
+stop_member() {
+  kill -TERM "$1"
+  local deadline=$((SECONDS + 20))
+  while kill -0 "$1" 2>/dev/null; do
+    ((SECONDS < deadline)) || fail "the member did not end within 20 s"
+    sleep 0.05
+  done
+}
+
+# all_committed TOPIC: of all four partitions, to their ends.
+all_committed() {
+  describe_group "$1" >"$E2E_SCRATCH/described" && awk 'NR > 2 && $3 != "-" && $5 == 0 { n++ } END { exit n != 4 }' "$E2E_SCRATCH/described"
+}
+
+spread_lines() { send "$1" -X topic.partitioner=random -X sticky.partitioning.linger.ms=0; }
+
+# group_takeover KIND: two members share four partitions; while more is sent one is killed, and the other goes on with all of them. Nothing is missed, and what was read is committed.
+group_takeover() {
+  local kind=$1 a b begin took
+  trap 'kill -KILL $(jobs -p) 2>/dev/null || true' EXIT
+  first_lines 4000
+  create_topic "$E2E_CASE" 4
+  start_member "$kind" a "$E2E_CASE"
+  a=$!
+  start_member "$kind" b "$E2E_CASE"
+  b=$!
+  await 40 "two members share four partitions" shares "$E2E_CASE" 2
+  head -n 2000 "$E2E_SCRATCH/expected" | spread_lines "$E2E_CASE"
+  await 30 "both have read the first half" has_lines 2000 "$E2E_SCRATCH/a" "$E2E_SCRATCH/b"
+  [[ -s $E2E_SCRATCH/a && -s $E2E_SCRATCH/b ]] || fail "one member has read nothing"
+  tail -n +2001 "$E2E_SCRATCH/expected" | spread_lines "$E2E_CASE" &
+  kill -KILL "$a"
+  begin=$EPOCHREALTIME
+  await 40 "the other has read the rest" has_lines 4000 "$E2E_SCRATCH/a" "$E2E_SCRATCH/b"
+  took=$(since "$begin")
+  stop_member "$b"
+  sort -u "$E2E_SCRATCH/a" "$E2E_SCRATCH/b" | cut -d ' ' -f 3- | sort -n -t ' ' -k 1,1 >"$E2E_SCRATCH/union"
+  same_lines "$E2E_SCRATCH/union" "$E2E_SCRATCH/expected"
+  all_committed "$E2E_CASE" || { cat "$E2E_SCRATCH/described" >&2; fail "not all was committed"; }
+  echo "lines=4000 members=$(wc -l <"$E2E_SCRATCH/a")+$(wc -l <"$E2E_SCRATCH/b") taken-over=$took again=$(($(cat "$E2E_SCRATCH"/[ab] | wc -l) - 4000))"
+}
+
+# group_resumes KIND TOPIC: the server was killed meanwhile. The group still has its offsets, and a member goes on where it was.
+group_resumes() {
+  local kind=$1 topic=$2 c
+  trap 'kill -KILL $(jobs -p) 2>/dev/null || true' EXIT
+  all_committed "$topic" || { cat "$E2E_SCRATCH/described" >&2; fail "offsets are gone"; }
+  first_lines 100
+  spread_lines "$topic" <"$E2E_SCRATCH/expected"
+  start_member "$kind" c "$topic"
+  c=$!
+  await 40 "a member has read what is new" has_lines 100 "$E2E_SCRATCH/c"
+  stop_member "$c"
+  cut -d ' ' -f 3- "$E2E_SCRATCH/c" | sort -n -t ' ' -k 1,1 >"$E2E_SCRATCH/union"
+  same_lines "$E2E_SCRATCH/union" "$E2E_SCRATCH/expected"
+  all_committed "$topic" || fail "not all was committed"
+  echo "lines=100 and none of the old ones"
+}
+
+# The command line's own: a group is listed, reset and deleted.
+group_commands() {
+  local tidemark=("$E2E_TIDEMARK" group) at=(--bootstrap "$E2E_BOOTSTRAP")
+  first_lines 40
+  create_topic "$E2E_CASE" 4
+  spread_lines "$E2E_CASE" <"$E2E_SCRATCH/expected"
+  consume() { "$E2E_TIDEMARK" consume "$E2E_CASE" "${at[@]}" --group "$E2E_CASE" --count "$1" | sort -n -t ' ' -k 1,1; }
+  consume 40 >"$E2E_SCRATCH/got"
+  same_lines "$E2E_SCRATCH/got" "$E2E_SCRATCH/expected"
+  "${tidemark[@]}" list "${at[@]}" | grep -Eq "^$E2E_CASE +Empty +0 +0$" || fail "group list does not have it"
+  "${tidemark[@]}" reset "$E2E_CASE" --to earliest --dry-run "${at[@]}" >&2
+  all_committed "$E2E_CASE" || fail "a dry run has set something"
+  "${tidemark[@]}" reset "$E2E_CASE" --to earliest "${at[@]}" >&2
+  consume 40 >"$E2E_SCRATCH/got"
+  same_lines "$E2E_SCRATCH/got" "$E2E_SCRATCH/expected"
+  "${tidemark[@]}" delete "$E2E_CASE" "${at[@]}" >&2
+  ! describe_group "$E2E_CASE" 2>"$E2E_SCRATCH/err" || fail "it is still there"
+  grep -q 'no group of this name' "$E2E_SCRATCH/err" || fail "describe says: $(cat "$E2E_SCRATCH/err")"
+  echo "consumed twice, reset and deleted"
 }
 
 # --- the journal, once the server is stopped ---

@@ -76,7 +76,21 @@ build() {
   (cd "$here/clients" && CGO_ENABLED=1 go build -o "$E2E_CLIENTS" .)
   (cd "$here/kafkajs" && npm ci --ignore-scripts --no-audit --no-fund) >"$work/npm.log" 2>&1 ||
     { tail -n 20 "$work/npm.log" >&2; die "npm ci failed"; }
-  export E2E_KAFKAJS=$here/kafkajs/produce.js
+  export E2E_KAFKAJS=$here/kafkajs
+  get_java
+}
+
+# get_java gets the Java client's jars, if there are Java and Maven. Without them its cases are named as missing.
+get_java() {
+  java_missing=''
+  if ! command -v java javac mvn >/dev/null; then
+    java_missing="no Java compiler or no Maven here"
+    return
+  fi
+  export E2E_JAVA=$work/java
+  cp -r "$here/java" "$E2E_JAVA"
+  (cd "$E2E_JAVA" && mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies -DoutputDirectory=lib) >"$work/mvn.log" 2>&1 ||
+    java_missing="its jars cannot be had: $(grep -m1 ERROR "$work/mvn.log")"
 }
 
 # make_input writes the Go source tree as one file whose every line starts with its number: no line is blank, which kcat would drop, and
@@ -101,9 +115,9 @@ make_input() {
 
 # --- server ---
 
-start_server() {
+start_server() { # [ADDRESS]
   local log=$work/server.log deadline=$((SECONDS + start_timeout)) line=''
-  "$E2E_TIDEMARK" serve --data-dir "$work/data" --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 "${settings[@]}" \
+  "$E2E_TIDEMARK" serve --data-dir "$work/data" --listen "${1:-127.0.0.1:0}" --admin-listen 127.0.0.1:0 --set group.session.min=1s "${settings[@]}" \
     2>"$log" >"$work/server.out" &
   server_pid=$!
   until line=$(grep -m1 '"message":"listening"' "$log"); do
@@ -197,7 +211,6 @@ cases_kcat() {
 cases_kcat_queries() {
   local codec
   try kcat-list kcat_list
-  try kcat-group-refused kcat_group_refused
   for codec in none gzip snappy lz4 zstd; do
     try "kcat-offset-for-time-$codec" kcat_offset_for_time "kcat-1-$codec-plain"
   done
@@ -231,6 +244,22 @@ cases_kafkajs() {
   try kafkajs-gzip-plain kafkajs "$count" --codec gzip
   try kafkajs-gzip-idempotent kafkajs "$count" --codec gzip --idempotent
   try kafkajs-acks102 kafkajs "$count" --codec none --acks 102
+}
+
+# cases_groups kills the server once all groups have committed, and has them go on behind that.
+cases_groups() {
+  local kind kinds=(kcat franz confluent sarama segmentio kafkajs java)
+  if [[ -n $java_missing ]]; then
+    printf '%-4s %-34s %s\n' MISS group-java "$java_missing"
+    unset 'kinds[6]'
+  fi
+  for kind in "${kinds[@]}"; do try "group-$kind" group_takeover "$kind"; done
+  try group-commands group_commands
+  say "e2e: killing the server"
+  kill -KILL "$server_pid"
+  wait "$server_pid" 2>/dev/null || true
+  start_server "$E2E_BOOTSTRAP"
+  for kind in "${kinds[@]}"; do try "group-$kind-after-kill" group_resumes "$kind" "group-$kind"; done
 }
 
 # cases_stopped looks at the data directory, which the running server keeps for itself.
@@ -271,5 +300,6 @@ cases_kcat_queries
 cases_acks
 cases_go_clients
 cases_kafkajs
+cases_groups
 cases_stopped
 finish

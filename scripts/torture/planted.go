@@ -58,11 +58,16 @@ func plantedBugs(f *flag.FlagSet) func(*run) error {
 // plantedTools are the forms that are to find a bug, as they are called, the likeliest first.
 func plantedTools(bug planted.Bug) [][]string {
 	points, disk, rot := []string{"crashpoints", "--points", "6000"}, []string{"errors", "--strace=false", "--passes", "3"}, []string{"rot", "--damages", "1000"}
+	groups := []string{"groups", "--cuts", "300", "--rounds", "-1"}
 	switch bug {
 	case planted.IgnoreSyncError:
 		return [][]string{disk, points, rot}
 	case planted.CutInMidLog:
 		return [][]string{rot, points, disk}
+	case planted.CommitBeforeSync:
+		return [][]string{groups}
+	case "":
+		return [][]string{points, disk, rot, groups}
 	}
 	return [][]string{points, disk, rot}
 }

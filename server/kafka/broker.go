@@ -15,6 +15,7 @@ import (
 	"tidemark/catalog"
 	"tidemark/pipeline"
 	"tidemark/qos"
+	"tidemark/server/group"
 )
 
 // Config is what the protocol layer is told. All fields are set.
@@ -30,6 +31,7 @@ type Config struct {
 	FetchMaxBytes     int           // of one Fetch answer, whatever the client asks
 	FetchMemoryBytes  int64         // of all Fetch answers that are being made or sent
 	CommandTimeout    time.Duration // for catalog commands of requests that name no timeout
+	Group             GroupConfig
 }
 
 // Broker answers requests. All methods may be called from any goroutine.
@@ -41,6 +43,7 @@ type Broker struct {
 	fetchMemory *semaphore.Weighted // bytes
 	rotate      atomic.Uint32       // where the next Fetch begins, so that no partition starves
 	quotas      *qos.Quotas
+	groups      *group.Coordinator
 
 	ids producerIDs
 
@@ -49,8 +52,13 @@ type Broker struct {
 
 // New makes a broker over a running pipeline.
 func New(cfg Config, p *pipeline.Pipeline) *Broker {
-	return &Broker{cfg: cfg, p: p, nodeID: p.Meta().NodeID, fetchMemory: semaphore.NewWeighted(cfg.FetchMemoryBytes), quotas: qos.NewQuotas()}
+	b := &Broker{cfg: cfg, p: p, nodeID: p.Meta().NodeID, fetchMemory: semaphore.NewWeighted(cfg.FetchMemoryBytes), quotas: qos.NewQuotas()}
+	b.groups = b.newCoordinator()
+	return b
 }
+
+// Close ends the groups' timeouts.
+func (b *Broker) Close() { b.groups.Close() }
 
 // Handle decodes and answers one request that is not Produce. It may block. A body that does not decode is ErrShort: the connection cannot be trusted any more. Release, when it is not nil, is called
 // once, when the response goes to the transport or is dropped.

@@ -39,6 +39,8 @@ var codes = []struct {
 	{catalog.ErrPartitionCount, kerr.InvalidPartitions},
 	{catalog.ErrOffsetRange, kerr.OffsetOutOfRange},
 	{catalog.ErrTooMany, kerr.PolicyViolation},
+	{catalog.ErrUnknownGroup, kerr.GroupIDNotFound},
+	{catalog.ErrOffsetsBytes, kerr.PolicyViolation},
 
 	{qos.ErrPolicy, kerr.InvalidRequest},
 	{qos.ErrPolicyTie, kerr.InvalidRequest},

@@ -33,6 +33,7 @@ var sentinels = map[string]struct {
 	"../../catalog": {mapped: map[string]error{
 		"ErrTopicExists": catalog.ErrTopicExists, "ErrUnknownTopic": catalog.ErrUnknownTopic, "ErrUnknownPartition": catalog.ErrUnknownPartition, "ErrPartitionCount": catalog.ErrPartitionCount,
 		"ErrOffsetRange": catalog.ErrOffsetRange, "ErrTooMany": catalog.ErrTooMany, "ErrOutOfOrder": catalog.ErrOutOfOrder, "ErrFenced": catalog.ErrFenced,
+		"ErrUnknownGroup": catalog.ErrUnknownGroup, "ErrOffsetsBytes": catalog.ErrOffsetsBytes,
 	}},
 	"../../internal/batch": {
 		mapped: map[string]error{

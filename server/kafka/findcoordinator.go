@@ -7,29 +7,32 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-const noGroups = "consumer groups are not supported yet: read assigned partitions instead"
-
-// FindCoordinator, API key 10, versions 0 to 6. There are neither groups nor transactions yet, so nothing is found. It is served all the same, since librdkafka looks for it before it uses lz4, and with an
-// error that clients do not retry: with 15 they would wait for a coordinator forever.
+// FindCoordinator, API key 10, versions 0 to 6: this node coordinates all groups. There are no transactions yet, which is said with an error that clients do not retry: with 15 they would wait for a coordinator forever.
 func (b *Broker) findCoordinator(_ context.Context, _ *Client, kreq kmsg.Request) kmsg.Response {
 	req := kreq.(*kmsg.FindCoordinatorRequest)
 	resp := req.ResponseKind().(*kmsg.FindCoordinatorResponse)
-	code, message := kerr.InvalidRequest.Code, noGroups
-	switch req.CoordinatorType {
-	case 0:
-	case 1:
-		code, message = kerr.TransactionalIDAuthorizationFailed.Code, "transactions are not supported yet"
-	default:
-		message = "unknown coordinator type"
-	}
+	keys := req.CoordinatorKeys
 	if req.Version < 4 {
-		resp.NodeID, resp.Port = -1, -1
-		resp.ErrorCode, resp.ErrorMessage = code, &message
-		return resp
+		keys = []string{req.CoordinatorKey}
 	}
-	for _, key := range req.CoordinatorKeys {
+	for _, key := range keys {
 		c := kmsg.NewFindCoordinatorResponseCoordinator()
-		c.Key, c.NodeID, c.Port, c.ErrorCode, c.ErrorMessage = key, -1, -1, code, &message
+		c.Key, c.NodeID, c.Host, c.Port = key, b.nodeID, b.cfg.Host, b.cfg.Port
+		switch {
+		case req.CoordinatorType == 0 && key == "":
+			c.ErrorCode, c.ErrorMessage = kerr.InvalidGroupID.Code, ptr("a group has a name")
+		case req.CoordinatorType == 1:
+			c.ErrorCode, c.ErrorMessage = kerr.TransactionalIDAuthorizationFailed.Code, ptr("transactions are not supported yet")
+		case req.CoordinatorType != 0:
+			c.ErrorCode, c.ErrorMessage = kerr.InvalidRequest.Code, ptr("unknown coordinator type")
+		}
+		if c.ErrorCode != 0 {
+			c.NodeID, c.Host, c.Port = -1, "", -1
+		}
+		if req.Version < 4 {
+			resp.NodeID, resp.Host, resp.Port, resp.ErrorCode, resp.ErrorMessage = c.NodeID, c.Host, c.Port, c.ErrorCode, c.ErrorMessage
+			return resp
+		}
 		resp.Coordinators = append(resp.Coordinators, c)
 	}
 	return resp

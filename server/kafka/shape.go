@@ -29,6 +29,16 @@ var shapes = parseShapes(map[kmsg.Key]string{
 	kmsg.CreatePartitions:     "{ s i4 { [i4] } } i4 i1",
 	kmsg.DescribeCluster:      "i1 i1@1 i1@2",
 
+	kmsg.OffsetCommit:   "s i4 s s { s@0-9 u@10 { i4 i8 i4 s } }",
+	kmsg.OffsetFetch:    "s@0-7 { s [i4] }@0-7 { s s@9 i4@9 { s@0-9 u@10 [i4] } }@8 i1@7",
+	kmsg.JoinGroup:      "s i4 i4 s s s { s s } s@8",
+	kmsg.Heartbeat:      "s i4 s s",
+	kmsg.LeaveGroup:     "s { s s s@5 }",
+	kmsg.SyncGroup:      "s i4 s s s@5 s@5 { s s }",
+	kmsg.DescribeGroups: "[s] i1",
+	kmsg.ListGroups:     "[s]@4 [s]@5",
+	kmsg.DeleteGroups:   "[s]",
+
 	kmsg.IncrementalAlterConfigs: "{ i1 s { s i1 s } } i1",
 	kmsg.DescribeClientQuotas:    "{ s i1 s } i1",
 	kmsg.AlterClientQuotas:       "{ { s s } { s i8 i1 } } i1",

@@ -14,7 +14,7 @@ type api struct {
 }
 
 // apis is the table that ApiVersions answers with; docs/kafka.md explains its bounds. Produce begins at 0, though 0 to 2 are refused with an error per partition: librdkafka before 2.11.1 takes a higher begin to mean
-// that a broker knows no compression. FindCoordinator is here without groups: librdkafka looks for it before it uses lz4.
+// that a broker knows no compression.
 var apis []api
 
 func init() {
@@ -23,7 +23,15 @@ func init() {
 		{kmsg.Fetch, 4, 18, nil},
 		{kmsg.ListOffsets, 1, 11, (*Broker).listOffsets},
 		{kmsg.Metadata, 0, 13, (*Broker).metadata},
+		{kmsg.OffsetCommit, 2, 10, (*Broker).offsetCommit},
+		{kmsg.OffsetFetch, 1, 10, (*Broker).offsetFetch},
 		{kmsg.FindCoordinator, 0, 6, (*Broker).findCoordinator},
+		{kmsg.JoinGroup, 0, 9, (*Broker).joinGroup},
+		{kmsg.Heartbeat, 0, 4, (*Broker).heartbeat},
+		{kmsg.LeaveGroup, 0, 5, (*Broker).leaveGroup},
+		{kmsg.SyncGroup, 0, 5, (*Broker).syncGroup},
+		{kmsg.DescribeGroups, 0, 6, (*Broker).describeGroups},
+		{kmsg.ListGroups, 0, 5, (*Broker).listGroups},
 		{kmsg.ApiVersions, 0, 4, (*Broker).apiVersions},
 		{kmsg.CreateTopics, 0, 7, (*Broker).createTopics},
 		{kmsg.DeleteTopics, 0, 6, (*Broker).deleteTopics},
@@ -31,7 +39,9 @@ func init() {
 		{kmsg.InitProducerID, 0, 5, (*Broker).initProducerID},
 		{kmsg.OffsetForLeaderEpoch, 2, 4, (*Broker).offsetForLeaderEpoch},
 		{kmsg.DescribeConfigs, 0, 4, (*Broker).describeConfigs},
+		{kmsg.DeleteGroups, 0, 2, (*Broker).deleteGroups},
 		{kmsg.IncrementalAlterConfigs, 0, 1, (*Broker).incrementalAlterConfigs},
+		{kmsg.OffsetDelete, 0, 0, (*Broker).offsetDelete},
 		{kmsg.DescribeClientQuotas, 0, 1, (*Broker).describeClientQuotas},
 		{kmsg.AlterClientQuotas, 0, 1, (*Broker).alterClientQuotas},
 		{kmsg.CreatePartitions, 0, 3, (*Broker).createPartitions},

@@ -55,11 +55,12 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	var o options
-	var name, mode, input string
+	var name, mode, input, group string
 	names := strings.Join(slices.Sorted(maps.Keys(clients)), ", ")
 	flags := flag.NewFlagSet("clients", flag.ContinueOnError)
 	flags.StringVar(&name, "client", "", "one of "+names)
-	flags.StringVar(&mode, "mode", "", "produce or consume")
+	flags.StringVar(&mode, "mode", "", "produce, consume, or member: print what a member of --group reads until it is interrupted")
+	flags.StringVar(&group, "group", "", "consumer group")
 	flags.StringVar(&input, "input", "", "file whose lines to produce")
 	flags.StringVar(&o.bootstrap, "bootstrap", "", "broker, host:port")
 	flags.StringVar(&o.topic, "topic", "", "topic")
@@ -94,8 +95,10 @@ func run(ctx context.Context, args []string) error {
 			return fmt.Errorf("%s, consume: %w", name, err)
 		}
 		fmt.Printf("records=%d partitions=%d %.2fs sha256=%s\n", len(check.lines), len(check.last), time.Since(begin).Seconds(), sum)
+	case "member":
+		return members[name](ctx, o, group, printRecord)
 	default:
-		return fmt.Errorf("--mode: %q, must be produce or consume", mode)
+		return fmt.Errorf("--mode: %q, must be produce, consume or member", mode)
 	}
 	return nil
 }
