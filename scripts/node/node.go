@@ -135,8 +135,11 @@ func (n *Node) Stop() int {
 func (n *Node) PID() int { return n.cmd.Process.Pid }
 
 // CPU is the processor time that the process has used, from /proc.
-func (n *Node) CPU() (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.cmd.Process.Pid))
+func (n *Node) CPU() (time.Duration, error) { return CPUOf(n.cmd.Process.Pid) }
+
+// CPUOf is the processor time that a process has used, from /proc.
+func CPUOf(pid int) (time.Duration, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}

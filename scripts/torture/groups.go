@@ -139,10 +139,10 @@ func (c *committer) work(ctx context.Context, broker *kafka.Broker) error {
 			return err
 		}
 		if code := resp.(*kmsg.OffsetCommitResponse).Topics[0].Partitions[0].ErrorCode; code != 0 {
-			if ctx.Err() != nil {
-				return nil
+			if ctx.Err() == nil {
+				return fmt.Errorf("offset %d: error %d", n, code)
 			}
-			return fmt.Errorf("offset %d: error %d", n, code)
+			break
 		}
 		c.acked.Store(n)
 	}

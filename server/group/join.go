@@ -156,10 +156,10 @@ func (g *Group) joined(m *member) JoinReply {
 
 // changed follows a member's going.
 func (g *Group) changed(now time.Duration) {
-	switch {
-	case g.state == Stable, g.state == Completing:
+	switch g.state {
+	case Stable, Completing:
 		g.prepare(now)
-	case g.state == Preparing:
+	case Preparing:
 		g.begin(now)
 	}
 }

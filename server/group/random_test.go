@@ -55,7 +55,6 @@ type actor struct {
 	joined     bool // in generation, as far as it knows
 	part       string
 	waits      Ref
-	calm       bool // it says always the same
 }
 
 func (w *world) step(a *actor, e Event) {
