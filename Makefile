@@ -34,7 +34,7 @@ bench:
 	go run ./scripts/groups
 
 # the short forms; powerloss and enospc want root and loop devices, errors wants strace
-TORTURES := kill9 powerloss crashpoints rot errors enospc slowdisk hostile groups soak planted
+TORTURES := kill9 powerloss crashpoints rot errors enospc slowdisk hostile groups txn soak planted
 torture:
 	set -e; for form in $(TORTURES); do go run ./scripts/torture $$form; done
 

@@ -48,6 +48,9 @@ func (v *View) Partition(topic string, index int32) *Partition {
 type Catalog struct {
 	view   atomic.Pointer[View]
 	groups Groups
+	txns   Txns
+
+	writing *Txns // write goroutine only: as of written
 
 	// apply goroutine only
 	partitions      map[uint32]*Partition
@@ -68,6 +71,12 @@ func (c *Catalog) View() *View { return c.view.Load() }
 
 // Groups is what consumer groups have committed, for anyone.
 func (c *Catalog) Groups() *Groups { return &c.groups }
+
+// Txns is what is known of transactional producers, for anyone.
+func (c *Catalog) Txns() *Txns { return &c.txns }
+
+// Writing is the same as it is at written. Write goroutine only.
+func (c *Catalog) Writing() *Txns { return c.writing }
 
 // Offset is where the catalog stands in the journal: everything below was applied.
 func (c *Catalog) Offset() journal.Offset { return c.offset }
@@ -102,6 +111,14 @@ func (c *Catalog) Apply(cmd Command) Result {
 		return c.unsetPolicy(cmd.UnsetPolicy.Name)
 	case cmd.AlterTopic != nil:
 		return c.alterTopic(cmd.AlterTopic)
+	case cmd.OfTxn(): // it was checked before it was written
+		var err error
+		for _, o := range c.txns.Apply(&cmd) {
+			if cerr := c.groups.commit(c.View(), &o); err == nil {
+				err = cerr
+			}
+		}
+		return Result{Err: err}
 	case cmd.CommitOffsets != nil:
 		return Result{Err: c.groups.commit(c.View(), cmd.CommitOffsets)}
 	case cmd.DeleteOffsets != nil:
@@ -148,6 +165,7 @@ func (c *Catalog) grow(t *Topic, have []*Partition, count int) []*Partition {
 	for len(out) < count {
 		p := &Partition{ID: c.nextPartitionID, TopicID: t.ID, Topic: t.Name, Index: int32(len(out))}
 		c.nextPartitionID++
+		p.unstable.Store(-1)
 		c.partitions[p.ID] = p
 		out = append(out, p)
 	}
@@ -228,6 +246,7 @@ func (c *Catalog) deleteRecords(cmd *DeleteRecords) Result {
 
 // StartWriting gives the write goroutine its state: each partition as it is now that all of the journal is applied.
 func (c *Catalog) StartWriting() {
+	c.writing = c.txns.clone()
 	for _, p := range c.partitions {
 		p.Next = p.HighWatermark()
 		if !planted.Is(planted.SequencesForgotten) {

@@ -24,6 +24,10 @@ type Command struct {
 	CommitOffsets    *CommitOffsets    `cbor:"9,keyasint,omitempty"`
 	DeleteOffsets    *DeleteOffsets    `cbor:"10,keyasint,omitempty"`
 	DeleteGroup      *DeleteGroup      `cbor:"11,keyasint,omitempty"`
+	InitTxn          *InitTxn          `cbor:"12,keyasint,omitempty"`
+	AddTxnOffsets    *AddTxnOffsets    `cbor:"13,keyasint,omitempty"`
+	EndTxn           *EndTxn           `cbor:"14,keyasint,omitempty"`
+	ForgetTxn        *ForgetTxn        `cbor:"15,keyasint,omitempty"`
 }
 
 // TopicID is a topic's random UUID. A topic that is created again gets a new one.
@@ -132,6 +136,10 @@ var (
 	ErrOffsetRange      = errors.New("offset is outside of the partition's log start and high watermark")
 	ErrTooMany          = errors.New("partition limit reached")
 	ErrUnknownGroup     = errors.New("no such consumer group")
+	ErrUnknownProducer  = errors.New("no transactional producer has this id")
+	ErrTxnState         = errors.New("the transaction has ended the other way")
+	ErrTxnChanged       = errors.New("the transaction has changed meanwhile")
+	ErrTxnBytes         = errors.New("transactions hold all the memory that they may")
 	ErrOffsetsBytes     = errors.New("committed offsets hold all the memory that they may")
 )
 
@@ -161,7 +169,7 @@ func DecodeCommand(b []byte) (Command, error) {
 	n := 0
 	for _, set := range []bool{c.CreateTopic != nil, c.DeleteTopic != nil, c.CreatePartitions != nil, c.DeleteRecords != nil, c.AllotProducerIDs != nil,
 		c.SetPolicy != nil, c.UnsetPolicy != nil, c.AlterTopic != nil,
-		c.CommitOffsets != nil, c.DeleteOffsets != nil, c.DeleteGroup != nil} {
+		c.CommitOffsets != nil, c.DeleteOffsets != nil, c.DeleteGroup != nil, c.InitTxn != nil, c.AddTxnOffsets != nil, c.EndTxn != nil, c.ForgetTxn != nil} {
 		if set {
 			n++
 		}
@@ -172,7 +180,17 @@ func DecodeCommand(b []byte) (Command, error) {
 	if t := c.CreateTopic; t != nil && (t.Partitions < 1 || t.Partitions > MaxPartitions || t.Name == "") {
 		return c, fmt.Errorf("catalog command: topic %q with %d partitions", t.Name, t.Partitions)
 	}
-	if o := c.CommitOffsets; o != nil {
+	if x := c.InitTxn; x != nil && (x.ID == "" || x.ProducerID < 0 || x.Epoch < 0) {
+		return c, fmt.Errorf("catalog command: transactional id %q with producer %d, epoch %d", x.ID, x.ProducerID, x.Epoch)
+	}
+	if x := c.EndTxn; x != nil && (x.NewProducerID < 0 || x.NewEpoch < 0) {
+		return c, fmt.Errorf("catalog command: producer %d goes on as %d, epoch %d", x.ProducerID, x.NewProducerID, x.NewEpoch)
+	}
+	o := c.CommitOffsets
+	if c.AddTxnOffsets != nil {
+		o = &c.AddTxnOffsets.Offsets
+	}
+	if o != nil {
 		for _, t := range o.Topics {
 			for _, p := range t.Partitions {
 				if p.Offset < 0 || p.Index < 0 {
@@ -216,6 +234,14 @@ func (c Command) String() string {
 		return fmt.Sprintf("delete-offsets group=%q until=%d %v", c.DeleteOffsets.Group, c.DeleteOffsets.UntilMs, c.DeleteOffsets.Topics)
 	case c.DeleteGroup != nil:
 		return fmt.Sprintf("delete-group group=%q", c.DeleteGroup.Group)
+	case c.InitTxn != nil:
+		return fmt.Sprintf("init-txn id=%q producer=%d epoch=%d", c.InitTxn.ID, c.InitTxn.ProducerID, c.InitTxn.Epoch)
+	case c.AddTxnOffsets != nil:
+		return fmt.Sprintf("add-txn-offsets producer=%d epoch=%d group=%q %v", c.AddTxnOffsets.ProducerID, c.AddTxnOffsets.Epoch, c.AddTxnOffsets.Offsets.Group, c.AddTxnOffsets.Offsets.Topics)
+	case c.EndTxn != nil:
+		return fmt.Sprintf("end-txn producer=%d epoch=%d commit=%v partitions=%v", c.EndTxn.ProducerID, c.EndTxn.Epoch, c.EndTxn.Commit, c.EndTxn.Partitions)
+	case c.ForgetTxn != nil:
+		return fmt.Sprintf("forget-txn id=%q", c.ForgetTxn.ID)
 	}
 	return "no command"
 }

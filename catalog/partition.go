@@ -21,6 +21,7 @@ type Partition struct {
 	// atomic: the apply goroutine writes, anyone reads
 	deleted       atomic.Bool
 	highWatermark atomic.Int64 // end of what readers see
+	unstable      atomic.Int64 // first offset of the oldest open transaction; −1: none is open
 
 	// write goroutine only: the partition as it is up to written
 	Next journal.LogicalOffset
@@ -31,9 +32,10 @@ type Partition struct {
 	newestEpoch int32 // of epochs, so that a batch in it needs no lock; 0: none yet, terms begin at 1
 
 	mu      sync.Mutex
-	epochs  []EpochStart // ascending; guarded by mu
-	waiters []Waiter     // fetches that wait for data; guarded by mu
-	waiting atomic.Int32 // len(waiters), so that the index stage need not lock
+	epochs  []EpochStart  // ascending; guarded by mu
+	txns    partitionTxns // guarded by mu
+	waiters []Waiter      // fetches that wait for data; guarded by mu
+	waiting atomic.Int32  // len(waiters), so that the index stage need not lock
 }
 
 // Waiter is told once that a partition's high watermark moved, or that the partition is gone. Wake must not block.

@@ -21,7 +21,7 @@ import (
 const (
 	snapshotName        = "catalog.snapshot"
 	snapshotMagic       = "TDMC"
-	snapshotVersion     = 3 // 1 knew no policies, 2 no groups
+	snapshotVersion     = 4 // 1 knew no policies, 2 no groups, 3 no transactions
 	snapshotHeaderBytes = 24
 	maxSnapshotBytes    = 4 << 30
 )
@@ -34,6 +34,7 @@ type snapshot struct {
 	Policies        []*qos.Policy   `cbor:"5,keyasint,omitempty"`
 	PolicyNames     []string        `cbor:"6,keyasint,omitempty"`
 	Groups          []snapshotGroup `cbor:"7,keyasint,omitempty"`
+	Txns            []snapshotTxn   `cbor:"8,keyasint,omitempty"`
 }
 
 type snapshotTopic struct {
@@ -49,6 +50,8 @@ type snapshotPartition struct {
 	LogStart  journal.LogicalOffset `cbor:"3,keyasint"`
 	Epochs    []EpochStart          `cbor:"4,keyasint,omitempty"`
 	Producers []snapshotProducer    `cbor:"5,keyasint,omitempty"`
+	Open      []openTxn             `cbor:"6,keyasint,omitempty"`
+	Aborted   []Aborted             `cbor:"7,keyasint,omitempty"`
 }
 
 type snapshotProducer struct {
@@ -63,7 +66,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Encode lays out the whole catalog. Apply goroutine only. Producers that wrote nothing since expireBeforeMs are forgotten.
 func (c *Catalog) Encode(expireBeforeMs int64) ([]byte, error) {
 	s := snapshot{Offset: c.offset, NextPartitionID: c.nextPartitionID, NextProducerID: c.nextProducerID,
-		Policies: c.View().Policies.All(), PolicyNames: c.View().policyNames, Groups: c.groups.snapshot()}
+		Policies: c.View().Policies.All(), PolicyNames: c.View().policyNames, Groups: c.groups.snapshot(), Txns: c.txns.snapshot()}
 	for _, t := range c.View().Topics {
 		st := snapshotTopic{ID: t.ID, Name: t.Name, Config: t.Config}
 		for _, p := range t.Partitions {
@@ -90,7 +93,8 @@ func (c *Catalog) Encode(expireBeforeMs int64) ([]byte, error) {
 func (p *Partition) snapshot() snapshotPartition {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	sp := snapshotPartition{ID: p.ID, Next: p.HighWatermark(), LogStart: p.LogStart(), Epochs: slices.Clone(p.epochs)}
+	p.forgetAborted()
+	sp := snapshotPartition{ID: p.ID, Next: p.HighWatermark(), LogStart: p.LogStart(), Epochs: slices.Clone(p.epochs), Open: slices.Clone(p.txns.open), Aborted: slices.Clone(p.txns.aborted)}
 	for id, pr := range p.appliedSeq.m {
 		sp.Producers = append(sp.Producers, snapshotProducer{ID: id, Epoch: pr.epoch, LastMs: pr.lastMs, Recent: slices.Clone(pr.recent[:pr.n])})
 	}
@@ -163,6 +167,11 @@ func decodeBody(body []byte) (*Catalog, error) {
 	if len(s.PolicyNames) > maxPolicyNames+qos.MaxPolicies {
 		return nil, fmt.Errorf("%d names of policies", len(s.PolicyNames))
 	}
+	for _, x := range s.Txns {
+		if !c.txns.restore(x, c.partitions) {
+			return nil, fmt.Errorf("transactional id %q is not possible", x.Txn.ID)
+		}
+	}
 	for _, sg := range s.Groups {
 		for _, o := range sg.Offsets {
 			if t := c.View().ByID[o.Topic]; t == nil || o.Index < 0 || int(o.Index) >= len(t.Partitions) || o.Offset < 0 {
@@ -190,6 +199,11 @@ func (c *Catalog) restore(st snapshotTopic) error {
 		p := &Partition{ID: sp.ID, TopicID: st.ID, Topic: st.Name, Index: int32(i), epochs: sp.Epochs}
 		p.logStart.Store(int64(sp.LogStart))
 		p.highWatermark.Store(int64(sp.Next))
+		p.txns = partitionTxns{open: sp.Open, aborted: sp.Aborted}
+		p.unstable.Store(-1)
+		if len(sp.Open) > 0 {
+			p.unstable.Store(int64(sp.Open[0].First))
+		}
 		for _, pr := range sp.Producers {
 			if len(pr.Recent) == 0 || len(pr.Recent) > keptBatches {
 				return fmt.Errorf("topic %q partition %d: producer %d with %d batches", st.Name, i, pr.ID, len(pr.Recent))

@@ -15,8 +15,8 @@ func (p *Pipeline) Command(ctx context.Context, cmd catalog.Command, labels *Lab
 	return p.SubmitCommand(cmd, labels, timeout).Wait(ctx)
 }
 
-// SubmitCommand is Command's first half: it does not block. Commands of one turn are carried out in the order in which they were submitted.
-func (p *Pipeline) SubmitCommand(cmd catalog.Command, labels *Labels, timeout time.Duration) *PendingCommand {
+// SubmitCommand is Command's first half: it does not block. Commands of one turn are carried out in the order in which they were submitted. Batches come into the same frame, or, if the command is refused, nowhere.
+func (p *Pipeline) SubmitCommand(cmd catalog.Command, labels *Labels, timeout time.Duration, batches ...Record) *PendingCommand {
 	payload := cmd.Encode()
 	if _, err := catalog.DecodeCommand(payload); err != nil { // it would end this process, and every later one, when it is applied
 		return &PendingCommand{refused: fmt.Errorf("%w: %w", ErrCommand, err)}
@@ -24,7 +24,10 @@ func (p *Pipeline) SubmitCommand(cmd catalog.Command, labels *Labels, timeout ti
 	w := &PendingCommand{done: make(chan struct{})}
 	w.req = Request{
 		Marks: qos.All.Marks() | qos.Applied, Level: qos.All, Bytes: len(payload),
-		Records: []Record{{Kind: journal.RecordCommand, Payload: payload}}, Owner: w, Labels: labels,
+		Records: append([]Record{{Kind: journal.RecordCommand, Payload: payload, Command: &cmd}}, batches...), Owner: w, Labels: labels,
+	}
+	for i := range batches {
+		w.req.Bytes += len(batches[i].Payload)
 	}
 	if timeout > 0 {
 		w.req.Deadline = p.Now() + timeout

@@ -159,6 +159,7 @@ func (f *follower) replay(frame journal.Frame, indexFrom, catalogFrom journal.Of
 			f.p.index.Add(r.Partition, indexEntry(r, &i))
 		}
 		if part := f.p.catalog.ByID(r.Partition); part != nil && toCatalog {
+			f.transaction(part, r, &i, frame.TimestampMs)
 			part.AppliedBatch(&i, r.Base, frame.End(), frame.TimestampMs)
 		}
 		return nil

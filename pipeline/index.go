@@ -24,6 +24,9 @@ func (f *follower) enter(frame *placed) {
 			if ok {
 				i := batch.Info{ProducerID: s.producer, ProducerEpoch: s.producerEpoch, BaseSequence: s.base, Count: int32(e.Records)}
 				to.part.AppliedSequence(&i, e.Base, frame.end, frame.ms)
+				if s.transactional {
+					f.p.catalog.AppliedTransactional(to.part, &i, e.Base, frame.ms)
+				}
 			}
 		}
 		if last := &entries[len(entries)-1]; ok && to.part.Appended(entries[0].Base, last.Next(), frame.epoch) {
@@ -43,6 +46,7 @@ func (f *follower) index(r journal.Record, frameEnd journal.Offset, frameMs int6
 		return nil
 	}
 	f.p.index.AddTo(to.index, indexEntry(r, &i))
+	f.transaction(to.part, r, &i, frameMs)
 	if to.part.AppliedBatch(&i, r.Base, frameEnd, frameMs) {
 		f.touched = append(f.touched, to.part)
 	}
@@ -72,4 +76,14 @@ type followed struct {
 // indexEntry describes a batch for the index.
 func indexEntry(r journal.Record, i *batch.Info) index.Entry {
 	return index.Entry{Base: r.Base, At: r.At, Bytes: uint32(len(r.Payload)), Records: uint32(i.Count), MaxTimestamp: i.MaxTimestamp}
+}
+
+// transaction notes what a batch says of its producer's transaction, before readers see it.
+func (f *follower) transaction(part *catalog.Partition, r journal.Record, i *batch.Info, frameMs int64) {
+	switch {
+	case i.Control():
+		part.Ended(i, r.Base, r.Payload)
+	case i.Transactional():
+		f.p.catalog.AppliedTransactional(part, i, r.Base, frameMs)
+	}
 }

@@ -479,6 +479,9 @@ func (p *Pipeline) dirtyLimit() journal.Offset {
 // Groups is what consumer groups have committed and is applied.
 func (p *Pipeline) Groups() *catalog.Groups { return p.catalog.Groups() }
 
+// Txns is what is known of transactional producers and is applied.
+func (p *Pipeline) Txns() *catalog.Txns { return p.catalog.Txns() }
+
 // View is the newest picture of the catalog.
 func (p *Pipeline) View() *catalog.View { return p.catalog.View() }
 

@@ -167,7 +167,7 @@ func bodies(t testing.TB, p *Pipeline, part *catalog.Partition) []string {
 	p.CatchUp()
 	var out []string
 	for from := part.LogStart(); from < part.HighWatermark(); {
-		b, err := p.Read(part, from, 0, true, nil)
+		b, err := p.Read(part, from, part.HighWatermark(), 0, true, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -31,6 +31,7 @@ type sequence struct {
 	producer      int64
 	producerEpoch int16
 	base          int32
+	transactional bool
 }
 
 // add notes one record of the frame.
@@ -41,7 +42,7 @@ func (f *placed) add(rec *Record) {
 	}
 	i := &rec.Info
 	if i.Idempotent() {
-		f.sequences = append(f.sequences, sequence{entry: len(f.entries), producer: i.ProducerID, producerEpoch: i.ProducerEpoch, base: i.BaseSequence})
+		f.sequences = append(f.sequences, sequence{entry: len(f.entries), producer: i.ProducerID, producerEpoch: i.ProducerEpoch, base: i.BaseSequence, transactional: i.Transactional()})
 	}
 	f.entries = append(f.entries, index.Entry{Base: rec.Base, At: rec.at, Bytes: uint32(len(rec.Payload)), Records: uint32(i.Count), MaxTimestamp: i.MaxTimestamp})
 	if last := len(f.runs) - 1; last >= 0 && f.runs[last].part == rec.Partition {

@@ -39,8 +39,8 @@ func (e *MismatchError) Error() string {
 // readSpanBytes is the most that is read from disk at once for neighbouring batches.
 const readSpanBytes = 1 << 20
 
-// Read appends whole batches of part to dst, from the one that holds logical offset from on, while they fit maxBytes; with atLeastOne the first comes in any case. At the high watermark it appends nothing.
-func (p *Pipeline) Read(part *catalog.Partition, from journal.LogicalOffset, maxBytes int, atLeastOne bool, dst []byte) ([]byte, error) {
+// Read appends whole batches of part to dst, from the one that holds logical offset from on and below to, which is its high watermark or its last stable offset, while they fit maxBytes; with atLeastOne the first comes in any case. From to on it appends nothing.
+func (p *Pipeline) Read(part *catalog.Partition, from, to journal.LogicalOffset, maxBytes int, atLeastOne bool, dst []byte) ([]byte, error) {
 	if from < part.LogStart() || from > part.HighWatermark() {
 		return dst, ErrOutOfRange
 	}
@@ -48,7 +48,7 @@ func (p *Pipeline) Read(part *catalog.Partition, from journal.LogicalOffset, max
 	var buf [128]index.Entry
 	var span spanRead
 	defer func() { p.readAhead(&span, len(dst)-start) }()
-	for from < part.HighWatermark() {
+	for from < to {
 		entries, err := p.index.Find(part.ID, from, len(buf), buf[:0])
 		if errors.Is(err, journal.ErrGone) {
 			return dst, ErrOutOfRange
@@ -63,6 +63,9 @@ func (p *Pipeline) Read(part *catalog.Partition, from journal.LogicalOffset, max
 		}
 		for i, e := range entries {
 			used := len(dst) - start
+			if e.Base >= to {
+				return dst, nil
+			}
 			if e.Base > from { // a gap, from a repair or since retention has just taken what comes next
 				switch {
 				case used > 0:
@@ -212,9 +215,9 @@ func (p *Pipeline) mismatch(part *catalog.Partition, e index.Entry, cause string
 	return err
 }
 
-// Available is the size of the batches of part from logical offset from on, counted no further than limit.
-func (p *Pipeline) Available(part *catalog.Partition, from journal.LogicalOffset, limit int) int {
-	if from >= part.HighWatermark() {
+// Available is the size of the batches of part from logical offset from on, if that is below to, counted no further than limit; what lies behind to may be in it.
+func (p *Pipeline) Available(part *catalog.Partition, from, to journal.LogicalOffset, limit int) int {
+	if from >= to {
 		return 0
 	}
 	return p.index.Bytes(part.ID, from, limit)
@@ -231,7 +234,7 @@ func (p *Pipeline) BatchAtTime(part *catalog.Partition, ms int64) ([]byte, error
 	if from >= part.HighWatermark() {
 		return nil, nil
 	}
-	return p.Read(part, from, 0, true, nil)
+	return p.Read(part, from, part.HighWatermark(), 0, true, nil)
 }
 
 // BatchOfMaxTime returns the batch of part that holds its largest timestamp; nil when the partition is empty.

@@ -37,6 +37,7 @@ type Record struct {
 	Partition *catalog.Partition // nil for a command
 	Payload   []byte             // the batch (the write goroutine patches it) or the command; the owner's again at Serialized
 	Info      batch.Info         // of a batch
+	Command   *catalog.Command   // what the payload of a command says
 
 	// set by the pipeline before Answer
 	Err    error                 // this record alone was refused, and nothing of it was written

@@ -46,7 +46,7 @@ func TestRetention(t *testing.T) {
 	eventually(t, "log start moves as far as it has to", func() bool {
 		return int64(p.Written()-p.journal.First()) <= opts.RetentionBytes && busy.LogStart() > 0 && quiet.LogStart() == 3
 	})
-	if _, err := p.Read(busy, 0, 1<<20, true, nil); !errors.Is(err, ErrOutOfRange) {
+	if _, err := p.Read(busy, 0, busy.HighWatermark(), 1<<20, true, nil); !errors.Is(err, ErrOutOfRange) {
 		t.Errorf("a read below log start: %v", err)
 	}
 	kept := bodies(t, p, busy)
@@ -100,7 +100,7 @@ func TestReadDoesNotPassWhatRetentionTakes(t *testing.T) {
 		p.raiseLogStarts(taken)
 		p.index.DropBefore(taken)
 	}
-	b, err := p.Read(part, 0, 1<<30, true, nil)
+	b, err := p.Read(part, 0, part.HighWatermark(), 1<<30, true, nil)
 	if err != nil || strike != nil || part.LogStart() == 0 {
 		t.Fatalf("%v; log start %d", err, part.LogStart())
 	}
@@ -328,11 +328,11 @@ func TestDamagedIndexPageIsMadeAnewWhileRunning(t *testing.T) {
 	spoil(t, mem, "data/journal/0/"+journal.IndexName(0), 100) // a page of entries: only a read finds it
 	p = open(t, testOptions(mem))
 	part = p.View().Topics["t"].Partitions[0]
-	if _, err := p.Read(part, 0, 0, true, nil); err == nil {
+	if _, err := p.Read(part, 0, part.HighWatermark(), 0, true, nil); err == nil {
 		t.Fatal("a damaged page of the index was believed")
 	}
 	eventually(t, "the index is made anew", func() bool {
-		b, err := p.Read(part, 0, 0, true, nil)
+		b, err := p.Read(part, 0, part.HighWatermark(), 0, true, nil)
 		return err == nil && len(b) > 0
 	})
 	if got := len(bodies(t, p, part)); got != 300 {

@@ -121,7 +121,7 @@ func (s *story) do(t *testing.T, d *datadriven.TestData) string {
 	case "read":
 		var names []string
 		for from := s.part.LogStart(); from < s.part.HighWatermark(); from++ {
-			b, err := s.p.Read(s.part, from, 1, true, nil)
+			b, err := s.p.Read(s.part, from, s.part.HighWatermark(), 1, true, nil)
 			if err != nil {
 				return err.Error() + "\n"
 			}

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"errors"
 	"math"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +28,7 @@ type writer struct {
 	// write goroutine only
 	reqs   []*Request // of this turn
 	undo   []undo
+	untxn  []func()      // undoes what was done to transactions, in order
 	placed *placed       // of the frame in the making
 	taken  time.Duration // when the turn began
 }
@@ -122,13 +124,21 @@ func (w *writer) begin(body int, now int64) hold {
 
 // assign gives every record its logical offset, or its error, or its original's place, and returns the body bytes of those to be written.
 func (w *writer) assign(nowMs int64) (body int) {
-	w.undo = w.undo[:0]
+	w.undo, w.untxn = w.undo[:0], w.untxn[:0]
 	epoch := int32(w.p.replicator.Term())
 	for _, r := range w.reqs {
 		r.end = 0
+		var refused error // the request's command, and so all that comes with it
 		for i := range r.Records {
 			rec := &r.Records[i]
 			rec.at = 0
+			if refused == nil && rec.Command != nil && rec.Command.OfTxn() {
+				refused = w.assignTxn(rec.Command)
+			}
+			if refused != nil {
+				rec.Err = refused
+				continue
+			}
 			if rec.Kind == journal.RecordBatch && !w.assignBatch(r, rec, epoch, nowMs) {
 				continue
 			}
@@ -139,12 +149,31 @@ func (w *writer) assign(nowMs int64) (body int) {
 	return body
 }
 
+// assignTxn has the transactions, as they are at written, take a command, or says why not.
+func (w *writer) assignTxn(cmd *catalog.Command) error {
+	txns := w.p.catalog.Writing()
+	if err := txns.Check(cmd); err != nil {
+		return err
+	}
+	w.untxn = append(w.untxn, txns.SaveCommand(cmd))
+	txns.Apply(cmd)
+	return nil
+}
+
 // assignBatch returns false if the batch is not to be written: refused, or a retry of one that was.
 func (w *writer) assignBatch(r *Request, rec *Record, epoch int32, nowMs int64) bool {
 	part := rec.Partition
 	if part.Deleted() {
 		rec.Err = ErrDeleted
 		return false
+	}
+	transactional := rec.Info.Transactional() && !rec.Info.Control()
+	txns := w.p.catalog.Writing()
+	if transactional {
+		if err := txns.CheckBatch(&rec.Info); err != nil {
+			rec.Err = err
+			return false
+		}
 	}
 	u := undo{rec: rec, next: part.Next}
 	if rec.Info.Idempotent() {
@@ -164,6 +193,10 @@ func (w *writer) assignBatch(r *Request, rec *Record, epoch int32, nowMs int64) 
 		part.Seq.Record(&rec.Info, catalog.Placed{
 			Sequence: rec.Info.BaseSequence, Count: rec.Info.Count, Base: part.Next, End: pendingEnd,
 		}, nowMs)
+	}
+	if transactional {
+		w.untxn = append(w.untxn, txns.Save(rec.Info.ProducerID))
+		txns.Batch(part, &rec.Info, nowMs)
 	}
 	w.undo = append(w.undo, u)
 	rec.Base = part.Next
@@ -226,6 +259,9 @@ func (w *writer) drop(err error) {
 		if u.rec.Info.Idempotent() {
 			u.rec.Partition.Seq.Restore(u.saved)
 		}
+	}
+	for _, undo := range slices.Backward(w.untxn) {
+		undo()
 	}
 	w.p.journal.Append.Drop()
 	w.refuse(w.reqs, err)

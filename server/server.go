@@ -98,6 +98,7 @@ func Start(opts Options, p *pipeline.Pipeline) (*Server, error) {
 	}
 	s.broker = kafka.New(s.opts.Kafka, p)
 	s.goCall(func() { s.broker.ExpireOffsets(s.ctx) })
+	s.goCall(func() { s.broker.EndLateTransactions(s.ctx) })
 	close(s.ready)
 	return s, nil
 }

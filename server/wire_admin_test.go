@@ -148,12 +148,18 @@ func (w *wire) initProducerID(v int16) {
 	if first.ProducerID < 0 || second.ProducerID == first.ProducerID {
 		w.t.Errorf("ids %d and %d", first.ProducerID, second.ProducerID)
 	}
-	txn := get(ptr("txn"), -1, -1)
-	w.code("transactional", txn.ErrorCode, kerr.TransactionalIDAuthorizationFailed)
-	w.same("transactional", []any{txn.ProducerID, txn.ProducerEpoch}, []any{-1, -1})
+	txn := get(&w.topic, -1, -1)
+	w.same("transactional", []any{txn.ErrorCode, txn.ProducerEpoch}, []any{0, 0})
+	again := get(&w.topic, -1, -1)
+	w.same("again", []any{again.ErrorCode, again.ProducerID, again.ProducerEpoch}, []any{0, txn.ProducerID, 1})
+	w.code("without a name", get(ptr(""), -1, -1).ErrorCode, kerr.InvalidRequest)
 	if v < 3 {
 		return
 	}
+	raised := get(&w.topic, txn.ProducerID, 1)
+	w.same("transactional, raised", []any{raised.ErrorCode, raised.ProducerID, raised.ProducerEpoch}, []any{0, txn.ProducerID, 2})
+	w.same("again, since the answer was lost", get(&w.topic, txn.ProducerID, 1).ProducerEpoch, 2)
+	w.code("an old epoch", get(&w.topic, txn.ProducerID, 0).ErrorCode, old(v, 4))
 	next := get(nil, first.ProducerID, 0)
 	w.same("an existing id", []any{next.ErrorCode, next.ProducerID, next.ProducerEpoch}, []any{0, first.ProducerID, 1})
 	if last := get(nil, first.ProducerID, math.MaxInt16-1); last.ProducerID == first.ProducerID || last.ProducerEpoch != 0 || last.ErrorCode != 0 {

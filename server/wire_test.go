@@ -44,6 +44,12 @@ func init() {
 		{kmsg.DeleteTopics, 0, 6, (*wire).deleteTopics},
 		{kmsg.DeleteRecords, 0, 2, (*wire).deleteRecords},
 		{kmsg.InitProducerID, 0, 5, (*wire).initProducerID},
+		{kmsg.AddPartitionsToTxn, 0, 3, (*wire).addPartitionsToTxn},
+		{kmsg.AddOffsetsToTxn, 0, 4, (*wire).addOffsetsToTxn},
+		{kmsg.EndTxn, 0, 5, (*wire).endTxn},
+		{kmsg.TxnOffsetCommit, 0, 6, (*wire).txnOffsetCommit},
+		{kmsg.DescribeTransactions, 0, 0, (*wire).describeTransactions},
+		{kmsg.ListTransactions, 0, 2, (*wire).listTransactions},
 		{kmsg.OffsetForLeaderEpoch, 2, 4, (*wire).offsetForLeaderEpoch},
 		{kmsg.DescribeConfigs, 0, 4, (*wire).describeConfigs},
 		{kmsg.CreatePartitions, 0, 3, (*wire).createPartitions},
@@ -306,7 +312,7 @@ func (w *wire) metadata(v int16) {
 }
 
 func (w *wire) findCoordinator(v int16) {
-	for kind, want := range map[int8]*kerr.Error{0: nil, 1: kerr.TransactionalIDAuthorizationFailed, 2: kerr.InvalidRequest} {
+	for kind, want := range map[int8]*kerr.Error{0: nil, 1: nil, 2: kerr.InvalidRequest} {
 		if v == 0 && kind > 0 {
 			continue
 		}
@@ -354,7 +360,7 @@ func TestApiVersionsAboveTheRange(t *testing.T) {
 
 func TestWhatIsNotServedClosesTheConnection(t *testing.T) {
 	type call struct{ key, version int16 }
-	calls := []call{{-1, 0}, {math.MinInt16, 0}, {127, 0}, {128, 0}, {math.MaxInt16, 0}, {17, 0}, {24, 0}, {36, 0}, {68, 0}}
+	calls := []call{{-1, 0}, {math.MinInt16, 0}, {127, 0}, {128, 0}, {math.MaxInt16, 0}, {17, 0}, {27, 0}, {36, 0}, {68, 0}}
 	for _, s := range served {
 		if s.key != kmsg.ApiVersions {
 			calls = append(calls, call{int16(s.key), s.min - 1}, call{int16(s.key), s.max + 1}, call{int16(s.key), math.MaxInt16}, call{int16(s.key), math.MinInt16})

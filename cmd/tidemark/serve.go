@@ -282,6 +282,7 @@ func serverOptions(s *settings, log zerolog.Logger, cores int, fail func(error))
 			FetchMaxBytes: int(s.FetchMaxBytes), FetchMemoryBytes: s.FetchMemoryBytes, CommandTimeout: commandTimeout,
 			Group: kafka.GroupConfig{InitialDelay: s.GroupDelay, MinSession: s.GroupSessionMin, MaxSession: s.GroupSessionMax,
 				Members: int(s.GroupMembers), MemoryBytes: s.GroupMemory, OffsetRetention: s.OffsetRetention},
+			Txn: kafka.TxnConfig{MaxTimeout: s.TxnTimeoutMax, Expiry: s.TxnExpiry},
 		},
 		RequestMaxBytes: int(s.RequestMax), ConnectionInFlightBytes: s.InFlightBytes, ConnectionUnsentBytes: int(s.UnsentBytes), SendTimeout: s.SendTimeout,
 		MaxConnections: connections, Log: log, OnFailed: fail,

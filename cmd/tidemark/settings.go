@@ -34,7 +34,7 @@ type settings struct {
 	SegmentBytes, CacheBytes, Spares, RetentionBytes int64
 	RetentionAge, FlushInterval, ProducerExpiry      time.Duration
 	GroupDelay, GroupSessionMin, GroupSessionMax     time.Duration
-	OffsetRetention                                  time.Duration
+	OffsetRetention, TxnTimeoutMax, TxnExpiry        time.Duration
 	GroupMembers, GroupMemory                        int64
 	SendTimeout, SlowRequest, Flight                 time.Duration
 	FrameTarget, FlushBytes, DirtyBytes              int64
@@ -108,6 +108,8 @@ func (s *settings) rows() []settingRow {
 		{"group.members.max", &s.GroupMembers, "2000", 1, 100_000, "members of one consumer group"},
 		{"group.memory.bytes", &s.GroupMemory, "64MiB", mib, 16 * gib, "what the members of all consumer groups say and are told, together"},
 		{"offsets.retention", &s.OffsetRetention, "168h", 0, math.MaxInt64, "when committed offsets are forgotten: so long after the last member left, or after the commit if that was later; 0: never"},
+		{"transaction.timeout.max", &s.TxnTimeoutMax, "15m", int64(time.Second), int64(24 * time.Hour), "the longest that a producer may ask its transactions to take; one that takes longer than its producer said is aborted"},
+		{"transaction.expiry", &s.TxnExpiry, "168h", int64(time.Minute), math.MaxInt64, "when a transactional id that nobody used is forgotten"},
 		{"producer.expiry", &s.ProducerExpiry, "24h", int64(time.Minute), math.MaxInt64, "when an idempotent producer that wrote nothing is forgotten"},
 		{"profile.slow_request", &s.SlowRequest, "0s", 0, int64(time.Hour), "a request that takes longer is logged with its time in each stage, and a trace of what led to it is written to traces/ in the data directory, at most one a second, ten files of about 16 MiB; 0: none is"},
 		{"profile.flight", &s.Flight, "0s", 0, int64(time.Minute), "how much of the Go execution trace is kept for /debug/trace/flight; 0: none, or 5 s if there is a profile.slow_request"},

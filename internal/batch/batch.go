@@ -56,7 +56,7 @@ func (i *Info) Transactional() bool { return i.Attributes&attrTransactional != 0
 func (i *Info) Control() bool { return i.Attributes&attrControl != 0 }
 
 // Idempotent says that the batch carries a producer id and sequence numbers.
-func (i *Info) Idempotent() bool { return i.ProducerID >= 0 }
+func (i *Info) Idempotent() bool { return i.ProducerID >= 0 && !i.Control() }
 
 // Why bytes are not one sound batch of a client.
 var (
@@ -69,7 +69,6 @@ var (
 	ErrSequence  = errors.New("record batch has a producer id without an epoch or a sequence")
 	ErrTimestamp = errors.New("record batch of a client has LogAppendTime")
 	ErrControl   = errors.New("control batch from a client")
-	ErrTxn       = errors.New("transactional batch outside of a transaction")
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -121,13 +120,11 @@ func (i *Info) Accept(b []byte) error {
 	switch {
 	case i.Control():
 		return ErrControl
-	case i.Transactional():
-		return ErrTxn
 	case i.Codec() >= len(Codecs):
 		return ErrCodec
 	case i.LogAppendTime():
 		return ErrTimestamp
-	case i.Idempotent() && (i.ProducerEpoch < 0 || i.BaseSequence < 0):
+	case i.Idempotent() && (i.ProducerEpoch < 0 || i.BaseSequence < 0), i.Transactional() && !i.Idempotent():
 		return ErrSequence
 	}
 	return nil

@@ -41,7 +41,7 @@ func TestAccept(t *testing.T) {
 		{"delta", build(3, true, func(b []byte) { be.PutUint32(b[23:], 7) }), ErrCount},
 		{"checksum", build(3, false, func(b []byte) { b[62] ^= 1 }), ErrCRC},
 		{"control", build(1, true, func(b []byte) { b[22] |= attrControl }), ErrControl},
-		{"transactional", build(1, true, func(b []byte) { b[22] |= attrTransactional }), ErrTxn},
+		{"transactional without a producer", build(1, true, func(b []byte) { b[22] |= attrTransactional }), ErrSequence},
 		{"codec 5", build(1, true, func(b []byte) { b[22] |= 5 }), ErrCodec},
 		{"append time", build(1, true, func(b []byte) { b[22] |= attrLogAppendTime }), ErrTimestamp},
 		{"no sequence", build(1, true, func(b []byte) { be.PutUint64(b[43:], 5) }), ErrSequence},

@@ -23,11 +23,12 @@ const (
 	FlushesShareABlock Bug = "flushes-share-a-block"     // two flushes that share a block land in the wrong order
 	IndexAhead         Bug = "index-ahead"               // readers see what is not committed
 	CommitBeforeSync   Bug = "commit-before-sync"        // a group's commit is answered before it is durable
+	MarkerMissing      Bug = "marker-missing"            // a transaction's end misses a partition
 )
 
 // All is every bug, in the order above.
 var All = []Bug{AckBeforeSync, IgnoreSyncError, NoDirectorySync, StaleFrames, ZerosAreFrames, CutInMidLog, CutWithoutZeroing, TailNotRewritten,
-	RetryBeforeItsTime, SequencesForgotten, AnsweredTwice, BufferReusedEarly, FlushesShareABlock, IndexAhead, CommitBeforeSync}
+	RetryBeforeItsTime, SequencesForgotten, AnsweredTwice, BufferReusedEarly, FlushesShareABlock, IndexAhead, CommitBeforeSync, MarkerMissing}
 
 // Variable is the environment variable that names the bug.
 const Variable = "PLANTED_BUG"

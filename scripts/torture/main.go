@@ -32,6 +32,7 @@ func init() {
 		{"slowdisk", "stalls of 10 ms to 5 s: deadlines, bounds, and nothing forgotten afterwards", slowDisk},
 		{"errors", "EIO and ENOSPC at every k-th operation on the disk, in memory and, with strace, in the real binary", diskErrors},
 		{"groups", "power failures and kill -9 while consumer groups commit and members come and go", groups},
+		{"txn", "kill -9 of the server and of an application that reads, transforms and writes in transactions: each record exactly once", transactions},
 		{"soak", "mixed load with restarts, for an hour in its long form: memory and goroutines stay flat, every record is accounted for", soak},
 		{"hostile", "ten thousand idle connections, clients that never read, noise, giants and floods beside a good client", hostile},
 		{"planted", "plants known bugs, one at a time, and wants each to be found by the other forms", plantedBugs},

@@ -95,10 +95,11 @@ func memberRounds(r *run, binary string, rounds int) error {
 
 // worker is a producer or a member.
 type worker struct {
-	cl     *kgo.Client
-	cancel context.CancelFunc
-	dead   atomic.Bool
-	done   sync.WaitGroup
+	cl      *kgo.Client
+	session *kgo.GroupTransactSession // of a transactional one
+	cancel  context.CancelFunc
+	dead    atomic.Bool
+	done    sync.WaitGroup
 
 	mu    sync.Mutex
 	conns []net.Conn // guarded by mu

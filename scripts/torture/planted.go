@@ -58,6 +58,7 @@ func plantedBugs(f *flag.FlagSet) func(*run) error {
 // plantedTools are the forms that are to find a bug, as they are called, the likeliest first.
 func plantedTools(bug planted.Bug) [][]string {
 	points, disk, rot := []string{"crashpoints", "--points", "6000"}, []string{"errors", "--strace=false", "--passes", "3"}, []string{"rot", "--damages", "1000"}
+	txn := []string{"txn", "--rounds", "2"}
 	groups := []string{"groups", "--cuts", "300", "--rounds", "-1"}
 	switch bug {
 	case planted.IgnoreSyncError:
@@ -66,8 +67,10 @@ func plantedTools(bug planted.Bug) [][]string {
 		return [][]string{rot, points, disk}
 	case planted.CommitBeforeSync:
 		return [][]string{groups}
+	case planted.MarkerMissing:
+		return [][]string{txn}
 	case "":
-		return [][]string{points, disk, rot, groups}
+		return [][]string{points, disk, rot, groups, txn}
 	}
 	return [][]string{points, disk, rot}
 }
@@ -75,7 +78,7 @@ func plantedTools(bug planted.Bug) [][]string {
 // plantedRun runs a form with a bug. A form that says FAIL or dies has found it.
 func plantedRun(tool string, bug planted.Bug, seed uint64, args []string) (out string, found bool, err error) {
 	cmd := exec.Command(tool, append(args, "--seed", fmt.Sprint(seed))...)
-	cmd.Env = append(os.Environ(), planted.Variable+"="+string(bug))
+	cmd.Env = append(os.Environ(), planted.Variable+"="+string(bug), "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -tags=planted")) // a form that builds the server builds it with the bug
 	b, err := cmd.CombinedOutput()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		return string(b), true, nil

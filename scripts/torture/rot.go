@@ -233,7 +233,7 @@ func (m *moment) verifyDamaged(p *pipeline.Pipeline) (loud, lost int, err error)
 				lost += a.count
 				continue
 			}
-			b, err := p.Read(topic.Partitions[i], journal.LogicalOffset(a.base), 1, true, nil)
+			b, err := p.Read(topic.Partitions[i], journal.LogicalOffset(a.base), topic.Partitions[i].HighWatermark(), 1, true, nil)
 			if errors.Is(err, pipeline.ErrOutOfRange) || err == nil && len(b) == 0 {
 				lost += a.count
 				continue

@@ -199,7 +199,7 @@ func readBack(p *pipeline.Pipeline, part *catalog.Partition) (found, error) {
 	p.CatchUp()
 	f := found{start: part.LogStart()}
 	for from := f.start; from < part.HighWatermark(); {
-		b, err := p.Read(part, from, 1<<20, true, nil)
+		b, err := p.Read(part, from, part.HighWatermark(), 1<<20, true, nil)
 		if errors.Is(err, pipeline.ErrOutOfRange) && part.LogStart() > from { // retention has moved on meanwhile
 			f = found{start: part.LogStart()}
 			from = f.start

@@ -127,7 +127,7 @@ func (c *Coordinator) step(e *entry, ref Ref, ev Event) {
 		}
 	}
 	switch ev.(type) {
-	case Heartbeat, Commit:
+	case Heartbeat, Commit, CommitTxn:
 		if !e.group.Idle() {
 			return // it is due later than it was, or when it was
 		}
@@ -228,6 +228,11 @@ func (c *Coordinator) Leave(name string, members []Who) (errs []*kerr.Error) {
 // Commit calls submit if the member may commit now, before the group takes another event: of two commits, the one that was let through first is submitted first.
 func (c *Coordinator) Commit(name string, w Who, submit func()) *kerr.Error {
 	return c.now(name, Commit{w}, submit)
+}
+
+// CommitTxn is Commit for offsets of a transaction.
+func (c *Coordinator) CommitTxn(name string, w Who, submit func()) *kerr.Error {
+	return c.now(name, CommitTxn{w}, submit)
 }
 
 // Delete calls submit if the group has no members, and forgets it.

@@ -92,6 +92,9 @@ type LeaveReply struct{ Errs []*kerr.Error }
 // Commit asks whether a member may commit offsets now. One that names neither member nor generation is no member, and may only while there are none.
 type Commit struct{ Who }
 
+// CommitTxn is Commit for offsets of a transaction: from outside they may come while there are members, since the producer is checked by its epoch.
+type CommitTxn struct{ Who }
+
 // Delete asks whether the group may go; it may while it has no members.
 type Delete struct{}
 
@@ -109,6 +112,7 @@ func (Sync) event()      {}
 func (Heartbeat) event() {}
 func (Leave) event()     {}
 func (Commit) event()    {}
+func (CommitTxn) event() {}
 func (Delete) event()    {}
 func (Tick) event()      {}
 func (Gone) event()      {}

@@ -83,7 +83,9 @@ func (g *Group) Step(now time.Duration, ref Ref, e Event) []Answer {
 	case Leave:
 		g.onLeave(now, ref, e)
 	case Commit:
-		g.answer(ref, Reply{g.onCommit(now, e)})
+		g.answer(ref, Reply{g.onCommit(now, e.Who, false)})
+	case CommitTxn:
+		g.answer(ref, Reply{g.onCommit(now, e.Who, true)})
 	case Delete:
 		g.answer(ref, Reply{g.onDelete()})
 	case Tick:
@@ -170,9 +172,9 @@ func (g *Group) onHeartbeat(now time.Duration, e Heartbeat) *kerr.Error {
 }
 
 // onCommit: a generation's members may commit until the next one begins.
-func (g *Group) onCommit(now time.Duration, e Commit) *kerr.Error {
+func (g *Group) onCommit(now time.Duration, e Who, txn bool) *kerr.Error {
 	if e.Generation < 0 && e.Member == "" && e.Instance == "" {
-		if len(g.members) > 0 {
+		if len(g.members) > 0 && !txn {
 			return kerr.UnknownMemberID
 		}
 		return nil
@@ -180,13 +182,13 @@ func (g *Group) onCommit(now time.Duration, e Commit) *kerr.Error {
 	if len(g.members) == 0 && e.Generation >= 0 && e.Instance == "" && g.generation == 0 {
 		return kerr.IllegalGeneration // a group that never was
 	}
-	m, err := g.find(e.Who)
+	m, err := g.find(e)
 	switch {
 	case err != nil:
 		return err
 	case e.Generation != g.generation:
 		return kerr.IllegalGeneration
-	case g.state == Completing:
+	case g.state == Completing && !txn:
 		return kerr.RebalanceInProgress
 	}
 	m.until = now + m.session

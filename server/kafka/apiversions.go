@@ -13,6 +13,12 @@ func (b *Broker) apiVersions(_ context.Context, _ *Client, kreq kmsg.Request) km
 	for i := range apis {
 		resp.ApiKeys = append(resp.ApiKeys, apis[i].row())
 	}
+	// Clients that know it have the epoch of their producer raised with each transaction (KIP-890).
+	supported := kmsg.NewApiVersionsResponseSupportedFeature()
+	supported.Name, supported.MaxVersion = "transaction.version", 2
+	finalized := kmsg.NewApiVersionsResponseFinalizedFeature()
+	finalized.Name, finalized.MinVersionLevel, finalized.MaxVersionLevel = "transaction.version", 2, 2
+	resp.SupportedFeatures, resp.FinalizedFeatures, resp.FinalizedFeaturesEpoch = []kmsg.ApiVersionsResponseSupportedFeature{supported}, []kmsg.ApiVersionsResponseFinalizedFeature{finalized}, 0
 	return resp
 }
 

@@ -32,6 +32,7 @@ type Config struct {
 	FetchMemoryBytes  int64         // of all Fetch answers that are being made or sent
 	CommandTimeout    time.Duration // for catalog commands of requests that name no timeout
 	Group             GroupConfig
+	Txn               TxnConfig
 }
 
 // Broker answers requests. All methods may be called from any goroutine.

@@ -39,6 +39,10 @@ var codes = []struct {
 	{catalog.ErrPartitionCount, kerr.InvalidPartitions},
 	{catalog.ErrOffsetRange, kerr.OffsetOutOfRange},
 	{catalog.ErrTooMany, kerr.PolicyViolation},
+	{catalog.ErrUnknownProducer, kerr.InvalidProducerIDMapping},
+	{catalog.ErrTxnState, kerr.InvalidTxnState},
+	{catalog.ErrTxnChanged, kerr.ConcurrentTransactions},
+	{catalog.ErrTxnBytes, kerr.PolicyViolation},
 	{catalog.ErrUnknownGroup, kerr.GroupIDNotFound},
 	{catalog.ErrOffsetsBytes, kerr.PolicyViolation},
 
@@ -57,7 +61,6 @@ var codes = []struct {
 	{batch.ErrSequence, kerr.InvalidRecord},
 	{batch.ErrTimestamp, kerr.InvalidTimestamp},
 	{batch.ErrControl, kerr.InvalidRecord},
-	{batch.ErrTxn, kerr.InvalidTxnState},
 	{batch.ErrRecord, kerr.CorruptMessage},
 	{batch.ErrUnpacked, kerr.CorruptMessage},
 

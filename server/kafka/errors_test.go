@@ -34,11 +34,12 @@ var sentinels = map[string]struct {
 		"ErrTopicExists": catalog.ErrTopicExists, "ErrUnknownTopic": catalog.ErrUnknownTopic, "ErrUnknownPartition": catalog.ErrUnknownPartition, "ErrPartitionCount": catalog.ErrPartitionCount,
 		"ErrOffsetRange": catalog.ErrOffsetRange, "ErrTooMany": catalog.ErrTooMany, "ErrOutOfOrder": catalog.ErrOutOfOrder, "ErrFenced": catalog.ErrFenced,
 		"ErrUnknownGroup": catalog.ErrUnknownGroup, "ErrOffsetsBytes": catalog.ErrOffsetsBytes,
+		"ErrUnknownProducer": catalog.ErrUnknownProducer, "ErrTxnState": catalog.ErrTxnState, "ErrTxnChanged": catalog.ErrTxnChanged, "ErrTxnBytes": catalog.ErrTxnBytes,
 	}},
 	"../../internal/batch": {
 		mapped: map[string]error{
 			"ErrEmpty": batch.ErrEmpty, "ErrMagic": batch.ErrMagic, "ErrLength": batch.ErrLength, "ErrCount": batch.ErrCount, "ErrCRC": batch.ErrCRC, "ErrCodec": batch.ErrCodec,
-			"ErrSequence": batch.ErrSequence, "ErrTimestamp": batch.ErrTimestamp, "ErrControl": batch.ErrControl, "ErrTxn": batch.ErrTxn, "ErrRecord": batch.ErrRecord, "ErrUnpacked": batch.ErrUnpacked,
+			"ErrSequence": batch.ErrSequence, "ErrTimestamp": batch.ErrTimestamp, "ErrControl": batch.ErrControl, "ErrRecord": batch.ErrRecord, "ErrUnpacked": batch.ErrUnpacked,
 		},
 	},
 	"../../qos": {mapped: map[string]error{

@@ -1,8 +1,10 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,7 +20,7 @@ import (
 // Fetch, API key 1, versions 4 to 18.
 //
 // A fetch that finds less than min_bytes waits on its partitions' high watermarks, not on a poll, for at most max_wait. There are no fetch sessions: the session id in an answer
-// is always 0, so clients send whole requests. The last stable offset is the high watermark, as there are no transactions.
+// is always 0, so clients send whole requests. Who reads what is committed gets nothing from the last stable offset on, and is told which transactions were aborted.
 
 // fetchPart is one partition of a fetch.
 type fetchPart struct {
@@ -26,6 +28,16 @@ type fetchPart struct {
 	resp *kmsg.FetchResponseTopicPartition
 	part *catalog.Partition // nil after an error
 	from journal.LogicalOffset
+
+	committed bool // it is read no further than its last stable offset
+}
+
+// end is how far the partition may be read.
+func (fp *fetchPart) end() journal.LogicalOffset {
+	if fp.committed {
+		return fp.part.LastStable()
+	}
+	return fp.part.HighWatermark()
 }
 
 // FetchAnswer is a Fetch response, and what a profile wants to know of it.
@@ -108,7 +120,7 @@ func (b *Broker) fetchParts(req *kmsg.FetchRequest, resp *kmsg.FetchResponse) []
 			topic, unknown = view.ByID[rt.TopicID], kerr.UnknownTopicID.Code
 		}
 		for k := range rt.Partitions {
-			fp := fetchPart{req: &rt.Partitions[k], resp: &t.Partitions[k]}
+			fp := fetchPart{req: &rt.Partitions[k], resp: &t.Partitions[k], committed: req.IsolationLevel == readCommitted}
 			*fp.resp = kmsg.NewFetchResponseTopicPartition()
 			fp.resp.Partition = fp.req.Partition
 			fp.resp.HighWatermark, fp.resp.LastStableOffset, fp.resp.LogStartOffset = -1, -1, -1
@@ -152,8 +164,26 @@ func (b *Broker) fetchCheck(fp *fetchPart) {
 
 func (b *Broker) fetchBounds(fp *fetchPart) {
 	fp.resp.HighWatermark = int64(fp.part.HighWatermark())
-	fp.resp.LastStableOffset = fp.resp.HighWatermark
+	fp.resp.LastStableOffset = int64(fp.part.LastStable())
 	fp.resp.LogStartOffset = int64(fp.part.LogStart())
+}
+
+const readCommitted = 1
+
+// aborted names the aborted transactions that what is read below end may have batches of.
+func (fp *fetchPart) aborted(end journal.LogicalOffset) {
+	fp.resp.AbortedTransactions = []kmsg.FetchResponseTopicPartitionAbortedTransaction{}
+	if len(fp.resp.RecordBatches) == 0 {
+		return
+	}
+	for _, a := range fp.part.AbortedIn(fp.from, end) {
+		one := kmsg.NewFetchResponseTopicPartitionAbortedTransaction()
+		one.ProducerID, one.FirstOffset = a.ProducerID, int64(a.First)
+		fp.resp.AbortedTransactions = append(fp.resp.AbortedTransactions, one)
+	}
+	slices.SortFunc(fp.resp.AbortedTransactions, func(a, b kmsg.FetchResponseTopicPartitionAbortedTransaction) int {
+		return cmp.Compare(a.FirstOffset, b.FirstOffset)
+	})
 }
 
 // fetchSize is how many bytes the partitions have to give, counted no further than limit.
@@ -161,7 +191,7 @@ func (b *Broker) fetchSize(parts []fetchPart, limit int) int {
 	n := 0
 	for i := range parts {
 		if fp := &parts[i]; fp.part != nil && n < limit {
-			n += b.p.Available(fp.part, fp.from, min(limit-n, int(max(fp.req.PartitionMaxBytes, 1))))
+			n += b.p.Available(fp.part, fp.from, fp.end(), min(limit-n, int(max(fp.req.PartitionMaxBytes, 1))))
 		}
 	}
 	return n
@@ -252,13 +282,14 @@ func (b *Broker) fetchRead(req *kmsg.FetchRequest, parts []fetchPart, limit int)
 		if room <= 0 && used > 0 {
 			continue
 		}
+		end := fp.end()
 		var data []byte
-		if n := b.p.Available(fp.part, fp.from, max(room, 1)); n > 0 {
+		if n := b.p.Available(fp.part, fp.from, end, max(room, 1)); n > 0 {
 			buf := bufpool.Get(n + journal.RecordHeaderBytes)
 			held = append(held, buf)
 			data = buf.Bytes()
 		}
-		data, err := b.p.Read(fp.part, fp.from, room, used == 0, data)
+		data, err := b.p.Read(fp.part, fp.from, end, room, used == 0, data)
 		if err != nil {
 			fp.resp.ErrorCode = Code(err)
 			continue
@@ -269,6 +300,9 @@ func (b *Broker) fetchRead(req *kmsg.FetchRequest, parts []fetchPart, limit int)
 		}
 		if len(data) > 0 {
 			fp.resp.RecordBatches = data
+		}
+		if fp.committed {
+			fp.aborted(end)
 		}
 		used += len(data)
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// FindCoordinator, API key 10, versions 0 to 6: this node coordinates all groups. There are no transactions yet, which is said with an error that clients do not retry: with 15 they would wait for a coordinator forever.
+// FindCoordinator, API key 10, versions 0 to 6: this node coordinates all groups and transactions.
 func (b *Broker) findCoordinator(_ context.Context, _ *Client, kreq kmsg.Request) kmsg.Response {
 	req := kreq.(*kmsg.FindCoordinatorRequest)
 	resp := req.ResponseKind().(*kmsg.FindCoordinatorResponse)
@@ -21,9 +21,9 @@ func (b *Broker) findCoordinator(_ context.Context, _ *Client, kreq kmsg.Request
 		switch {
 		case req.CoordinatorType == 0 && key == "":
 			c.ErrorCode, c.ErrorMessage = kerr.InvalidGroupID.Code, ptr("a group has a name")
-		case req.CoordinatorType == 1:
-			c.ErrorCode, c.ErrorMessage = kerr.TransactionalIDAuthorizationFailed.Code, ptr("transactions are not supported yet")
-		case req.CoordinatorType != 0:
+		case req.CoordinatorType == 1 && key == "":
+			c.ErrorCode, c.ErrorMessage = kerr.InvalidRequest.Code, ptr("a transactional id has a name")
+		case req.CoordinatorType != 0 && req.CoordinatorType != 1:
 			c.ErrorCode, c.ErrorMessage = kerr.InvalidRequest.Code, ptr("unknown coordinator type")
 		}
 		if c.ErrorCode != 0 {

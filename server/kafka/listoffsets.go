@@ -42,7 +42,7 @@ func (b *Broker) listOffsets(_ context.Context, _ *Client, kreq kmsg.Request) km
 			if part := view.Partition(rt.Topic, rp.Partition); part == nil {
 				p.ErrorCode = kerr.UnknownTopicOrPartition.Code
 			} else if p.ErrorCode = b.checkEpoch(rp.CurrentLeaderEpoch); p.ErrorCode == 0 {
-				b.listOne(part, rp.Timestamp, req.Version, &p)
+				b.listOne(part, rp.Timestamp, req, &p)
 			}
 			t.Partitions = append(t.Partitions, p)
 		}
@@ -51,9 +51,13 @@ func (b *Broker) listOffsets(_ context.Context, _ *Client, kreq kmsg.Request) km
 	return resp
 }
 
-func (b *Broker) listOne(part *catalog.Partition, at int64, version int16, p *kmsg.ListOffsetsResponseTopicPartition) {
+func (b *Broker) listOne(part *catalog.Partition, at int64, req *kmsg.ListOffsetsRequest, p *kmsg.ListOffsetsResponseTopicPartition) {
 	var err error
+	version := req.Version
 	switch {
+	case at == listLatest && req.IsolationLevel == readCommitted:
+		p.Offset, p.LeaderEpoch = int64(part.LastStable()), b.p.LeaderEpoch()
+		return
 	case at == listLatest:
 		p.Offset, p.LeaderEpoch = int64(part.HighWatermark()), b.p.LeaderEpoch()
 		return

@@ -30,21 +30,9 @@ func (b *Broker) offsetCommit(ctx context.Context, c *Client, kreq kmsg.Request)
 		for _, rp := range rt.Partitions {
 			p := kmsg.NewOffsetCommitResponseTopicPartition()
 			p.Partition = rp.Partition
-			metadata := ""
-			if rp.Metadata != nil {
-				metadata = *rp.Metadata
-			}
-			switch {
-			case topic == nil:
-				p.ErrorCode = unknown.Code
-			case rp.Partition < 0 || int(rp.Partition) >= len(topic.Partitions):
-				p.ErrorCode = kerr.UnknownTopicOrPartition.Code
-			case len(metadata) > offsetMetadataMax:
-				p.ErrorCode = kerr.OffsetMetadataTooLarge.Code
-			case rp.Offset < 0:
-				p.ErrorCode = kerr.OffsetOutOfRange.Code
-			default:
-				of.Partitions = append(of.Partitions, catalog.PartitionOffset{Index: rp.Partition, Offset: rp.Offset, LeaderEpoch: max(rp.LeaderEpoch, -1), Metadata: metadata})
+			offset, code := committedOffset(topic, unknown, rp.Partition, rp.Offset, rp.LeaderEpoch, rp.Metadata)
+			if p.ErrorCode = code; code == 0 {
+				of.Partitions = append(of.Partitions, offset)
 			}
 			t.Partitions = append(t.Partitions, p)
 		}
@@ -63,6 +51,25 @@ func (b *Broker) offsetCommit(ctx context.Context, c *Client, kreq kmsg.Request)
 		}
 	}
 	return resp
+}
+
+// committedOffset checks an offset that is to be committed.
+func committedOffset(topic *catalog.Topic, unknown *kerr.Error, index int32, offset int64, leaderEpoch int32, metadata *string) (o catalog.PartitionOffset, code int16) {
+	o = catalog.PartitionOffset{Index: index, Offset: offset, LeaderEpoch: max(leaderEpoch, -1)}
+	if metadata != nil {
+		o.Metadata = *metadata
+	}
+	switch {
+	case topic == nil:
+		code = unknown.Code
+	case index < 0 || int(index) >= len(topic.Partitions):
+		code = kerr.UnknownTopicOrPartition.Code
+	case len(o.Metadata) > offsetMetadataMax:
+		code = kerr.OffsetMetadataTooLarge.Code
+	case offset < 0:
+		code = kerr.OffsetOutOfRange.Code
+	}
+	return o, code
 }
 
 // commitOffsets has a member's offsets made durable, if it may commit now. A commit of nothing is checked all the same.

@@ -9,7 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// OffsetFetch, API key 9, versions 1 to 10: of several groups from 8 on, by topic id from 10 on. What was never committed, of a group that nobody knows too, is −1 without an error. A null list of topics (2 and up) means all.
+// OffsetFetch, API key 9, versions 1 to 10: of several groups from 8 on, by topic id from 10 on. What was never committed, of a group that nobody knows too, is −1 without an error. A null list of topics (2 and up) means all. Who wants stable offsets (7 and up) is told to ask again while a transaction is open that will commit one.
 func (b *Broker) offsetFetch(_ context.Context, _ *Client, kreq kmsg.Request) kmsg.Response {
 	req := kreq.(*kmsg.OffsetFetchRequest)
 	resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
@@ -17,7 +17,7 @@ func (b *Broker) offsetFetch(_ context.Context, _ *Client, kreq kmsg.Request) km
 		for _, rg := range req.Groups {
 			g := kmsg.NewOffsetFetchResponseGroup()
 			g.Group = rg.Group
-			g.Topics = b.fetchOffsets(rg.Group, rg.Topics, req.Version)
+			g.Topics = b.fetchOffsets(rg.Group, rg.Topics, req)
 			resp.Groups = append(resp.Groups, g)
 		}
 		return resp
@@ -29,7 +29,7 @@ func (b *Broker) offsetFetch(_ context.Context, _ *Client, kreq kmsg.Request) km
 	for _, rt := range req.Topics {
 		asked = append(asked, kmsg.OffsetFetchRequestGroupTopic{Topic: rt.Topic, Partitions: rt.Partitions})
 	}
-	for _, gt := range b.fetchOffsets(req.Group, asked, req.Version) {
+	for _, gt := range b.fetchOffsets(req.Group, asked, req) {
 		t := kmsg.NewOffsetFetchResponseTopic()
 		t.Topic = gt.Topic
 		for _, gp := range gt.Partitions {
@@ -43,7 +43,7 @@ func (b *Broker) offsetFetch(_ context.Context, _ *Client, kreq kmsg.Request) km
 }
 
 // fetchOffsets is what a group committed of the topics that are asked for; of all if asked is nil.
-func (b *Broker) fetchOffsets(name string, asked []kmsg.OffsetFetchRequestGroupTopic, version int16) []kmsg.OffsetFetchResponseGroupTopic {
+func (b *Broker) fetchOffsets(name string, asked []kmsg.OffsetFetchRequestGroupTopic, req *kmsg.OffsetFetchRequest) []kmsg.OffsetFetchResponseGroupTopic {
 	view := b.p.View()
 	if asked == nil {
 		for id, parts := range b.p.Groups().All(name) {
@@ -64,13 +64,16 @@ func (b *Broker) fetchOffsets(name string, asked []kmsg.OffsetFetchRequestGroupT
 	for _, rt := range asked {
 		t := kmsg.NewOffsetFetchResponseGroupTopic()
 		t.Topic, t.TopicID = rt.Topic, rt.TopicID
-		topic, unknown := topicOf(view, version >= 10, rt.Topic, rt.TopicID)
+		topic, unknown := topicOf(view, req.Version >= 10, rt.Topic, rt.TopicID)
 		for _, index := range rt.Partitions {
 			p := kmsg.NewOffsetFetchResponseGroupTopicPartition()
 			p.Partition, p.Offset, p.LeaderEpoch, p.Metadata = index, -1, -1, ptr("")
 			if topic != nil {
 				if at, ok := b.p.Groups().Of(name, topic.ID, index); ok {
 					p.Offset, p.LeaderEpoch, p.Metadata = at.Offset, at.LeaderEpoch, ptr(at.Metadata)
+				}
+				if req.RequireStable && b.p.Txns().Unstable(name, topic.ID, index) {
+					p.Offset, p.LeaderEpoch, p.Metadata, p.ErrorCode = -1, -1, ptr(""), kerr.UnstableOffsetCommit.Code
 				}
 			} else if unknown == kerr.UnknownTopicID {
 				p.ErrorCode = unknown.Code

@@ -357,10 +357,8 @@ func (b *Broker) decodeTopic(c *Produce, r *reader, view *catalog.View, flexible
 			if t != nil {
 				p.code = kerr.UnknownTopicOrPartition.Code
 			}
-		case transactional:
-			p.code, p.reason = kerr.InvalidTxnState.Code, "transactions are not supported yet"
 		default:
-			b.decodeBatch(c, p, t, records)
+			b.decodeBatch(c, p, t, records, transactional)
 		}
 		pt.parts++
 	}
@@ -369,7 +367,7 @@ func (b *Broker) decodeTopic(c *Produce, r *reader, view *catalog.View, flexible
 }
 
 // decodeBatch checks one partition's batch and makes a record of the pipeline of it, or notes why not.
-func (b *Broker) decodeBatch(c *Produce, p *producePart, t *catalog.Topic, records []byte) {
+func (b *Broker) decodeBatch(c *Produce, p *producePart, t *catalog.Topic, records []byte, transactional bool) {
 	limit := b.cfg.MaxMessageBytes
 	if t.MaxMessageBytes > 0 {
 		limit = t.MaxMessageBytes
@@ -385,6 +383,8 @@ func (b *Broker) decodeBatch(c *Produce, p *producePart, t *catalog.Topic, recor
 	switch {
 	case err != nil:
 		p.code, p.reason = Code(err), err.Error()
+	case rec.Info.Transactional() != transactional:
+		p.code, p.reason = kerr.InvalidTxnState.Code, "a request with a transactional id has transactional batches, one without has none"
 	case rec.Info.Codec() == batch.CodecZstd && c.version < 7:
 		p.code, p.reason = kerr.UnsupportedCompressionType.Code, "zstd needs Produce version 7"
 	default:

@@ -39,6 +39,13 @@ var shapes = parseShapes(map[kmsg.Key]string{
 	kmsg.ListGroups:     "[s]@4 [s]@5",
 	kmsg.DeleteGroups:   "[s]",
 
+	kmsg.AddPartitionsToTxn:   "s i8 i2 { s [i4] }",
+	kmsg.AddOffsetsToTxn:      "s i8 i2 s",
+	kmsg.EndTxn:               "s i8 i2 i1",
+	kmsg.TxnOffsetCommit:      "s s i8 i2 i4 s s { s@0-5 u@6 { i4 i8 i4 s } }",
+	kmsg.DescribeTransactions: "[s]",
+	kmsg.ListTransactions:     "[s] [i8] i8@1 s@2",
+
 	kmsg.IncrementalAlterConfigs: "{ i1 s { s i1 s } } i1",
 	kmsg.DescribeClientQuotas:    "{ s i1 s } i1",
 	kmsg.AlterClientQuotas:       "{ { s s } { s i8 i1 } } i1",
