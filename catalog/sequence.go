@@ -1,8 +1,10 @@
 package catalog
 
 import (
+	"cmp"
 	"errors"
 	"math"
+	"slices"
 
 	"tidemark/internal/batch"
 	"tidemark/journal"
@@ -135,6 +137,32 @@ func (s *Sequences) Expire(beforeMs int64) {
 
 // Len is the number of producers known.
 func (s *Sequences) Len() int { return len(s.m) }
+
+// Known is an idempotent producer as a partition knows it.
+type Known struct {
+	ID           int64
+	Epoch        int16
+	LastSequence int32
+	LastMs       int64
+	TxnFirst     journal.LogicalOffset // where its open transaction begins; −1: none is open
+}
+
+// Producers are the idempotent producers that the partition knows, by id. Apply goroutine only.
+func (p *Partition) Producers() []Known {
+	all := make([]Known, 0, p.appliedSeq.Len())
+	for id, s := range p.appliedSeq.m {
+		last := s.recent[s.n-1]
+		k := Known{ID: id, Epoch: s.epoch, LastSequence: nextSequence(last.Sequence, last.Count-1), LastMs: s.lastMs, TxnFirst: -1}
+		for _, o := range p.txns.open {
+			if o.ProducerID == id {
+				k.TxnFirst = o.First
+			}
+		}
+		all = append(all, k)
+	}
+	slices.SortFunc(all, func(a, b Known) int { return cmp.Compare(a.ID, b.ID) })
+	return all
+}
 
 // clone copies the state, for the write goroutine at start.
 func (s *Sequences) clone() Sequences {

@@ -24,6 +24,8 @@ type follower struct {
 	touched  []*catalog.Partition // with fetches to wake
 	snapshot journal.Offset       // segment of the last snapshot
 	live     bool                 // what is applied was not applied before the start
+
+	asks asks // to look at what is applied
 }
 
 // followBytes bounds one step.
@@ -31,6 +33,7 @@ const followBytes = 4 << 20
 
 // step follows committed, a few MiB at the most, and returns whether there is more.
 func (f *follower) step() (more bool, err error) {
+	f.asks.answer()
 	p := f.p
 	committed := p.committed.Load()
 	if planted.Is(planted.IndexAhead) {

@@ -479,6 +479,12 @@ func (p *Pipeline) dirtyLimit() journal.Offset {
 // Groups is what consumer groups have committed and is applied.
 func (p *Pipeline) Groups() *catalog.Groups { return p.catalog.Groups() }
 
+// DataDir is where the pipeline keeps its data.
+func (p *Pipeline) DataDir() string { return p.opts.DataDir }
+
+// Free is how many bytes the disk below it has left.
+func (p *Pipeline) Free() (int64, error) { return p.opts.FS.Free(p.opts.DataDir) }
+
 // Txns is what is known of transactional producers and is applied.
 func (p *Pipeline) Txns() *catalog.Txns { return p.catalog.Txns() }
 

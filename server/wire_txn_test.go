@@ -6,9 +6,11 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tidemark/internal/kwire"
 )
 
-// The fourth part of TestEveryKeyAtEveryVersion: transactions. Each transactional id is the name of its topic.
+// The fourth part of TestEveryKeyAtEveryVersion: transactions, each of whose ids is the name of its topic, and what operators ask for.
 
 // old is what a fenced producer is told by versions from since on; before it is INVALID_PRODUCER_EPOCH.
 func old(v, since int16) *kerr.Error {
@@ -154,4 +156,68 @@ func (w *wire) listTransactions(v int16) {
 		w.same("by another", list(func(r *kmsg.ListTransactionsRequest) { r.TransactionalIDPattern = ptr("nobody") }), "[]")
 	}
 	w.is("commit", p.end(true), nil)
+}
+
+func (w *wire) describeProducers(v int16) {
+	p := w.producer(w.topic, 5)
+	w.client.produce(w.topic, 1, -1, sequenced(kwire.Producer{ID: 1 << 40, Epoch: 3, Sequence: 7}, nil, "a", "b"))
+	w.is("write", p.write(w.topic, 1, "c"), nil)
+	r := ask[*kmsg.DescribeProducersResponse](w.client, &kmsg.DescribeProducersRequest{Version: v, Topics: []kmsg.DescribeProducersRequestTopic{{Topic: w.topic, Partitions: []int32{1, 9}}}})
+	w.code("partition 9", r.Topics[0].Partitions[1].ErrorCode, kerr.UnknownTopicOrPartition)
+	var got []string
+	for _, a := range r.Topics[0].Partitions[0].ActiveProducers {
+		got = append(got, fmt.Sprint(a.ProducerID, a.ProducerEpoch, a.LastSequence, a.CurrentTxnStartOffset, a.LastTimestamp > 0))
+	}
+	w.same("producers", got, []string{fmt.Sprint(p.pid, p.epoch, 0, 2, true), fmt.Sprint(int64(1<<40), 3, 8, -1, true)})
+	w.is("commit", p.end(true), nil)
+}
+
+func (w *wire) describeLogDirs(v int16) {
+	w.client.produce(w.topic, 1, -1, values("a", "b"))
+	get := func(topics []kmsg.DescribeLogDirsRequestTopic) map[string]int64 {
+		r := ask[*kmsg.DescribeLogDirsResponse](w.client, &kmsg.DescribeLogDirsRequest{Version: v, Topics: topics})
+		w.same("dirs", []any{r.ErrorCode, len(r.Dirs), r.Dirs[0].ErrorCode, r.Dirs[0].Dir}, []any{0, 1, 0, "data"})
+		if v >= 4 {
+			w.same("bytes", []any{r.Dirs[0].TotalBytes, r.Dirs[0].UsableBytes > 0}, []any{-1, true})
+		}
+		sizes := map[string]int64{}
+		for _, t := range r.Dirs[0].Topics {
+			for _, p := range t.Partitions {
+				sizes[fmt.Sprint(t.Topic, "/", p.Partition)] = p.Size
+			}
+		}
+		return sizes
+	}
+	size := int64(len(values("a", "b")))
+	w.same("one", get([]kmsg.DescribeLogDirsRequestTopic{{Topic: w.topic, Partitions: []int32{0, 1, 9}}}), map[string]int64{w.topic + "/0": 0, w.topic + "/1": size})
+	all := get(nil)
+	w.same("all", []any{len(all) > 2, all[w.topic+"/1"]}, []any{true, size})
+}
+
+func (w *wire) electLeaders(v int16) {
+	r := ask[*kmsg.ElectLeadersResponse](w.client, &kmsg.ElectLeadersRequest{Version: v, TimeoutMillis: 1000, Topics: []kmsg.ElectLeadersRequestTopic{{Topic: w.topic, Partitions: []int32{0, 9}}}})
+	w.code("partition 0", r.Topics[0].Partitions[0].ErrorCode, kerr.ElectionNotNeeded)
+	w.code("partition 9", r.Topics[0].Partitions[1].ErrorCode, kerr.UnknownTopicOrPartition)
+	w.same("those that need one", len(ask[*kmsg.ElectLeadersResponse](w.client, &kmsg.ElectLeadersRequest{Version: v, TimeoutMillis: 1000}).Topics), 0)
+}
+
+func (w *wire) alterConfigs(v int16) {
+	alter := func(validate bool, name string, configs ...string) *kerr.Error {
+		rr := kmsg.AlterConfigsRequestResource{ResourceType: kmsg.ConfigResourceTypeTopic, ResourceName: name}
+		for i := 0; i < len(configs); i += 2 {
+			rr.Configs = append(rr.Configs, kmsg.AlterConfigsRequestResourceConfig{Name: configs[i], Value: &configs[i+1]})
+		}
+		r := ask[*kmsg.AlterConfigsResponse](w.client, &kmsg.AlterConfigsRequest{Version: v, ValidateOnly: validate, Resources: []kmsg.AlterConfigsRequestResource{rr}})
+		w.same("resource", []any{len(r.Resources), r.Resources[0].ResourceName}, []any{1, name})
+		if r.Resources[0].ErrorCode == 0 {
+			return nil
+		}
+		return kerr.TypedErrorForCode(r.Resources[0].ErrorCode)
+	}
+	config := func() map[string]string { return w.n.srv.pipeline.View().Topics[w.topic].Config }
+	w.same("validated", []any{alter(true, w.topic, "max.message.bytes", "1000"), len(config())}, []any{nil, 0})
+	w.same("set", []any{alter(false, w.topic, "max.message.bytes", "1000"), config()}, []any{nil, map[string]string{"max.message.bytes": "1000"}})
+	w.same("others fall back", []any{alter(false, w.topic, "cleanup.policy", "delete"), config()}, []any{nil, map[string]string{"cleanup.policy": "delete"}})
+	w.same("refused", []any{alter(false, w.topic, "cleanup.policy", "compact"), config()}, []any{kerr.InvalidConfig, map[string]string{"cleanup.policy": "delete"}})
+	w.same("no such topic", alter(false, "nobody", "cleanup.policy", "delete"), kerr.UnknownTopicOrPartition)
 }

@@ -152,7 +152,7 @@ func (p *pipe) instance(addr string, i int) (*worker, context.Context, error) {
 	session, err := kgo.NewGroupTransactSession(kgo.SeedBrokers(addr), kgo.Dialer(w.dial), kgo.DisableClientMetrics(), kgo.ConsumerGroup(txnGroup), kgo.ConsumeTopics(topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.TransactionalID(fmt.Sprintf("transform-%d", i)), kgo.TransactionTimeout(10*time.Second), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.DefaultProduceTopic(txnOut), kgo.RecordPartitioner(kgo.RoundRobinPartitioner()), kgo.SessionTimeout(time.Second), kgo.HeartbeatInterval(50*time.Millisecond),
-		kgo.FetchMaxWait(50*time.Millisecond), kgo.RequireStableFetchOffsets())
+		kgo.FetchMaxWait(50*time.Millisecond))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -39,6 +39,11 @@ var shapes = parseShapes(map[kmsg.Key]string{
 	kmsg.ListGroups:     "[s]@4 [s]@5",
 	kmsg.DeleteGroups:   "[s]",
 
+	kmsg.AlterConfigs:      "{ i1 s { s s } } i1",
+	kmsg.DescribeLogDirs:   "{ s [i4] }",
+	kmsg.ElectLeaders:      "i1@1 { s [i4] } i4",
+	kmsg.DescribeProducers: "{ s [i4] }",
+
 	kmsg.AddPartitionsToTxn:   "s i8 i2 { s [i4] }",
 	kmsg.AddOffsetsToTxn:      "s i8 i2 s",
 	kmsg.EndTxn:               "s i8 i2 i1",
