@@ -62,6 +62,7 @@ type Catalog struct {
 // New is an empty catalog at offset 0.
 func New() *Catalog {
 	c := &Catalog{partitions: make(map[uint32]*Partition), nextPartitionID: 1, nextProducerID: 1}
+	c.txns.aborted = new(atomic.Int64)
 	c.view.Store(&View{Topics: map[string]*Topic{}, ByID: map[TopicID]*Topic{}})
 	return c
 }
@@ -191,6 +192,7 @@ func (c *Catalog) deleteTopic(id TopicID) Result {
 	c.groups.deleteTopic(id)
 	for _, p := range t.Partitions {
 		delete(c.partitions, p.ID)
+		c.txns.aborted.Add(int64(-len(p.txns.aborted))) // only this goroutine changes them
 		p.deleted.Store(true)
 		p.WakeAll()
 	}

@@ -71,7 +71,7 @@ func (c *Catalog) Encode(expireBeforeMs int64) ([]byte, error) {
 		st := snapshotTopic{ID: t.ID, Name: t.Name, Config: t.Config}
 		for _, p := range t.Partitions {
 			p.appliedSeq.Expire(expireBeforeMs)
-			st.Partitions = append(st.Partitions, p.snapshot())
+			st.Partitions = append(st.Partitions, p.snapshot(c))
 		}
 		s.Topics = append(s.Topics, st)
 	}
@@ -90,10 +90,10 @@ func (c *Catalog) Encode(expireBeforeMs int64) ([]byte, error) {
 	return append(b, body...), nil
 }
 
-func (p *Partition) snapshot() snapshotPartition {
+func (p *Partition) snapshot(c *Catalog) snapshotPartition {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.forgetAborted()
+	c.txns.aborted.Add(int64(-p.forgetAborted()))
 	sp := snapshotPartition{ID: p.ID, Next: p.HighWatermark(), LogStart: p.LogStart(), Epochs: slices.Clone(p.epochs), Open: slices.Clone(p.txns.open), Aborted: slices.Clone(p.txns.aborted)}
 	for id, pr := range p.appliedSeq.m {
 		sp.Producers = append(sp.Producers, snapshotProducer{ID: id, Epoch: pr.epoch, LastMs: pr.lastMs, Recent: slices.Clone(pr.recent[:pr.n])})
@@ -200,6 +200,7 @@ func (c *Catalog) restore(st snapshotTopic) error {
 		p.logStart.Store(int64(sp.LogStart))
 		p.highWatermark.Store(int64(sp.Next))
 		p.txns = partitionTxns{open: sp.Open, aborted: sp.Aborted}
+		c.txns.aborted.Add(int64(len(sp.Aborted)))
 		p.unstable.Store(-1)
 		if len(sp.Open) > 0 {
 			p.unstable.Store(int64(sp.Open[0].First))

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"tidemark/internal/batch"
 	"tidemark/journal"
@@ -20,6 +21,8 @@ type Txns struct {
 	byID  map[string]*txn // guarded by mu
 	byPID map[int64]*txn  // guarded by mu
 	bytes int64           // about what they hold; guarded by mu
+
+	aborted *atomic.Int64 // transactions, by partition, whose records are still there: readers are told of them. Shared by both
 }
 
 // txn is one transactional id.
@@ -56,6 +59,9 @@ const (
 const MaxTxnBytes = 64 << 20
 
 const (
+	// maxAborted bounds the aborted transactions that partitions remember, together: 24 MiB.
+	maxAborted = 1 << 20
+
 	txnBytes     = 256
 	txnPartBytes = 48
 )
@@ -165,6 +171,9 @@ func (x *txn) partitionIDs() []uint32 {
 
 // CheckBatch says why a transactional batch may not be written.
 func (t *Txns) CheckBatch(i *batch.Info) error {
+	if t.aborted.Load() > maxAborted {
+		return ErrTxnBytes
+	}
 	_, err := t.find(i.ProducerID, i.ProducerEpoch)
 	return err
 }
@@ -345,7 +354,7 @@ func (t *Txns) SaveCommand(c *Command) (restore func()) {
 func (t *Txns) Save(producerID int64) (restore func()) { return t.save("", producerID) }
 
 func (t *Txns) save(id string, producerID int64) (restore func()) {
-	have := t.byID[id]
+	have, bytes := t.byID[id], t.bytes
 	if have == nil {
 		have = t.byPID[producerID]
 	}
@@ -354,14 +363,14 @@ func (t *Txns) save(id string, producerID int64) (restore func()) {
 			if x := t.byID[id]; x != nil {
 				t.remove(x)
 			}
+			t.bytes = bytes
 		}
 	}
 	was := have.clone()
 	return func() {
 		t.remove(have)
 		*have = *was
-		t.byID[have.ID], t.byPID[have.ProducerID] = have, have
-		t.bytes += have.bytes
+		t.byID[have.ID], t.byPID[have.ProducerID], t.bytes = have, have, bytes
 	}
 }
 
@@ -373,7 +382,7 @@ func (x *txn) clone() *txn {
 
 // clone copies the state, for the write goroutine at start.
 func (t *Txns) clone() *Txns {
-	c := &Txns{byID: make(map[string]*txn), byPID: make(map[int64]*txn), bytes: t.bytes}
+	c := &Txns{byID: make(map[string]*txn), byPID: make(map[int64]*txn), bytes: t.bytes, aborted: t.aborted}
 	for id, x := range t.byID {
 		cp := x.clone()
 		c.byID[id], c.byPID[cp.ProducerID] = cp, cp
@@ -444,9 +453,9 @@ func (c *Catalog) AppliedTransactional(p *Partition, i *batch.Info, base journal
 }
 
 // Ended notes a control batch that is applied. Apply goroutine only.
-func (p *Partition) Ended(i *batch.Info, base journal.LogicalOffset, payload []byte) {
-	if commit, ok := batch.Committed(payload); ok {
-		p.control(i.ProducerID, base, commit)
+func (c *Catalog) Ended(p *Partition, i *batch.Info, base journal.LogicalOffset, payload []byte) {
+	if commit, ok := batch.Committed(payload); ok && p.control(i.ProducerID, base, commit) {
+		c.txns.aborted.Add(1)
 	}
 }
 
@@ -479,13 +488,13 @@ func (p *Partition) transactional(producerID int64, base journal.LogicalOffset) 
 	p.unstable.Store(int64(p.txns.open[0].First))
 }
 
-// control notes the end of a producer's transaction. p.mu is not held.
-func (p *Partition) control(producerID int64, base journal.LogicalOffset, commit bool) {
+// control notes the end of a producer's transaction, and says whether it is one more that was aborted. p.mu is not held.
+func (p *Partition) control(producerID int64, base journal.LogicalOffset, commit bool) (aborted bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	i := slices.IndexFunc(p.txns.open, func(o openTxn) bool { return o.ProducerID == producerID })
 	if i < 0 {
-		return
+		return false
 	}
 	if !commit {
 		p.txns.aborted = append(p.txns.aborted, Aborted{producerID, p.txns.open[i].First, base})
@@ -496,6 +505,7 @@ func (p *Partition) control(producerID int64, base journal.LogicalOffset, commit
 	} else {
 		p.unstable.Store(int64(p.txns.open[0].First))
 	}
+	return !commit
 }
 
 // LastStable is the last stable offset: all below it belongs to no open transaction.
@@ -520,11 +530,11 @@ func (p *Partition) AbortedIn(from, to journal.LogicalOffset) (in []Aborted) {
 	return in
 }
 
-// forgetAborted forgets aborted transactions below log start. p.mu is held.
-func (p *Partition) forgetAborted() {
-	n := 0
+// forgetAborted forgets aborted transactions below log start, and says how many. p.mu is held.
+func (p *Partition) forgetAborted() (n int) {
 	for n < len(p.txns.aborted) && p.txns.aborted[n].Last < p.LogStart() {
 		n++
 	}
 	p.txns.aborted = slices.Delete(p.txns.aborted, 0, n)
+	return n
 }

@@ -82,7 +82,7 @@ func indexEntry(r journal.Record, i *batch.Info) index.Entry {
 func (f *follower) transaction(part *catalog.Partition, r journal.Record, i *batch.Info, frameMs int64) {
 	switch {
 	case i.Control():
-		part.Ended(i, r.Base, r.Payload)
+		f.p.catalog.Ended(part, i, r.Base, r.Payload)
 	case i.Transactional():
 		f.p.catalog.AppliedTransactional(part, i, r.Base, frameMs)
 	}

@@ -221,7 +221,7 @@ group_takeover() {
   start_member "$kind" b "$E2E_CASE"
   b=$!
   await 40 "two members share four partitions" shares "$E2E_CASE" 2
-  head -n 2000 "$E2E_SCRATCH/expected" | spread_lines "$E2E_CASE"
+  sed -n 1,2000p "$E2E_SCRATCH/expected" | spread_lines "$E2E_CASE"
   await 30 "both have read the first half" has_lines 2000 "$E2E_SCRATCH/a" "$E2E_SCRATCH/b"
   [[ -s $E2E_SCRATCH/a && -s $E2E_SCRATCH/b ]] || fail "one member has read nothing"
   tail -n +2001 "$E2E_SCRATCH/expected" | spread_lines "$E2E_CASE" &
@@ -272,6 +272,67 @@ group_commands() {
   ! describe_group "$E2E_CASE" 2>"$E2E_SCRATCH/err" || fail "it is still there"
   grep -q 'no group of this name' "$E2E_SCRATCH/err" || fail "describe says: $(cat "$E2E_SCRATCH/err")"
   echo "consumed twice, reset and deleted"
+}
+
+# --- transactions ---
+
+# own_server starts a server of the case's own, on the address that it had before.
+own_server() {
+  local log=$E2E_SCRATCH/server.log line='' deadline=$((SECONDS + 60))
+  : >"$log"
+  "$E2E_TIDEMARK" serve --data-dir "$E2E_SCRATCH/data" --listen "${own_address:-127.0.0.1:0}" --admin-listen '' --set group.session.min=1s \
+    --set journal.segment.bytes=16MiB --set journal.cache.bytes=16MiB 2>"$log" &
+  own_pid=$!
+  until line=$(grep -m1 '"message":"listening"' "$log"); do
+    kill -0 "$own_pid" 2>/dev/null && ((SECONDS < deadline)) || { tail -n 5 "$log" >&2; fail "the server does not start"; }
+    sleep 0.02 # between two looks at the log
+  done
+  [[ $line =~ \"listen\":\"([^\"]+)\" ]] || fail "no address in: $line"
+  own_address=${BASH_REMATCH[1]} E2E_BOOTSTRAP=${BASH_REMATCH[1]}
+}
+
+transform() { java -XX:TieredStopAtLevel=1 -cp "$E2E_JAVA/lib/*" "$E2E_JAVA/Transform.java" "$E2E_BOOTSTRAP" in out >>"$E2E_SCRATCH/committed" 2>>"$E2E_SCRATCH/transform.err" & }
+
+# committed_since N: so many lines more than N say that a transaction was committed, or the application has ended.
+committed_since() { (($(wc -l <"$E2E_SCRATCH/committed") >= $1 + 2)) || ! kill -0 "$app" 2>/dev/null; }
+
+caught_up() { "$E2E_TIDEMARK" group list --bootstrap "$E2E_BOOTSTRAP" >"$E2E_SCRATCH/described" && grep -Eq '^transform-in +[A-Za-z]+ +[0-9]+ +0$' "$E2E_SCRATCH/described"; }
+
+# java_exactly_once ROUNDS: the Java client reads, transforms and writes in transactions. In each round it is killed, and in two of three the server with it. In the end each line is there once for who reads what is committed.
+java_exactly_once() {
+  local rounds=$1 done=0 servers=0 before app own_pid own_address='' each=400
+  trap 'kill -KILL $(jobs -p) 2>/dev/null || true' EXIT
+  first_lines $((rounds * each))
+  : >"$E2E_SCRATCH/committed"
+  own_server
+  create_topic in 4
+  create_topic out 4
+  for ((round = 0; round < rounds; round++)); do
+    sed -n "$((round * each + 1)),$(((round + 1) * each))p" "$E2E_SCRATCH/expected" | spread_lines in
+    before=$(wc -l <"$E2E_SCRATCH/committed")
+    transform
+    app=$!
+    await 60 "two transactions are committed" committed_since "$before"
+    sleep "0.0$((RANDOM % 10))" # when to strike
+    kill -KILL "$app" 2>/dev/null && done=$((done + 1))
+    wait "$app" 2>/dev/null || true
+    if ((RANDOM % 3)); then
+      kill -KILL "$own_pid"
+      wait "$own_pid" 2>/dev/null || true
+      servers=$((servers + 1))
+      own_server
+    fi
+  done
+  while ! caught_up; do # it ends with its first error, and is started again
+    ((SECONDS < 1200)) || fail "it does not come to the end of its input: $(tail -n 1 "$E2E_SCRATCH/transform.err")"
+    kill -0 "$app" 2>/dev/null || { transform; app=$!; }
+    sleep 0.2 # between two looks
+  done
+  kill -KILL "$app" 2>/dev/null || true
+  receive out -X isolation.level=read_committed -f '%s\n' | sort >"$E2E_SCRATCH/got"
+  sed 's/^/T /' "$E2E_SCRATCH/expected" | sort >"$E2E_SCRATCH/want"
+  same_lines "$E2E_SCRATCH/got" "$E2E_SCRATCH/want"
+  echo "rounds=$rounds applications-killed=$done servers-killed=$servers transactions=$(wc -l <"$E2E_SCRATCH/committed") lines=$(wc -l <"$E2E_SCRATCH/got") sha256=$(sha256sum <"$E2E_SCRATCH/got" | cut -c 1-8)…"
 }
 
 # --- the journal, once the server is stopped ---

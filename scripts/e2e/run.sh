@@ -262,6 +262,16 @@ cases_groups() {
   for kind in "${kinds[@]}"; do try "group-$kind-after-kill" group_resumes "$kind" "group-$kind"; done
 }
 
+cases_transactions() {
+  local rounds=200 case_timeout=2400
+  if $quick; then rounds=5; fi
+  if [[ -n $java_missing ]]; then
+    printf '%-4s %-34s %s\n' MISS java-exactly-once "$java_missing"
+  else
+    try java-exactly-once java_exactly_once $rounds
+  fi
+}
+
 # cases_stopped looks at the data directory, which the running server keeps for itself.
 cases_stopped() {
   local code=0 begin=$SECONDS
@@ -301,5 +311,6 @@ cases_acks
 cases_go_clients
 cases_kafkajs
 cases_groups
+cases_transactions
 cases_stopped
 finish
