@@ -7,14 +7,12 @@ import (
 	"testing"
 
 	"tidemark/internal/batch"
-	"tidemark/journal"
 )
 
 // both applies commands and batches to a catalog as the apply goroutine does, and to what is written before that.
 type both struct {
 	t *testing.T
 	c *Catalog
-	n journal.LogicalOffset
 }
 
 func (b *both) do(cmd Command) error {

@@ -49,7 +49,11 @@ type pipe struct {
 	sent     uint64          // guarded by mu: numbers below it were sent
 	inFlight atomic.Int64    // transactions that are being ended
 	ended    atomic.Int64    // transactions that were committed, as far as the application knows
+	ahead    atomic.Int64    // numbers that were sent in this round, less those whose transaction was committed
 }
+
+// feedAhead is how far the application may be behind, in one round: what it does not come to is left for the next.
+const feedAhead = 2000
 
 var txnServer = append([]string{"group.session.min=100ms", "group.initial_delay=20ms"}, smallServer...)
 
@@ -128,6 +132,7 @@ func createNamed(addr, name string, partitions int32) error {
 // start starts the application's instances and, as the last worker, who feeds it.
 func (p *pipe) start(addr string) ([]*worker, error) {
 	var crew []*worker
+	p.ahead.Store(0)
 	for i := range txnInstances {
 		w, ctx, err := p.instance(addr, i)
 		if err != nil {
@@ -163,6 +168,10 @@ func (p *pipe) instance(addr string, i int) (*worker, context.Context, error) {
 // feed writes numbers, a few at a time, until ctx ends.
 func (p *pipe) feed(ctx context.Context, w *worker) {
 	for ctx.Err() == nil {
+		if p.ahead.Load() > feedAhead {
+			time.Sleep(time.Millisecond) // between two looks
+			continue
+		}
 		var records []*kgo.Record
 		p.mu.Lock()
 		for range 8 {
@@ -170,6 +179,7 @@ func (p *pipe) feed(ctx context.Context, w *worker) {
 			p.sent++
 		}
 		p.mu.Unlock()
+		p.ahead.Add(int64(len(records)))
 		for _, res := range w.cl.ProduceSync(ctx, records...) {
 			if res.Err == nil {
 				p.mu.Lock()
@@ -208,6 +218,7 @@ func (p *pipe) work(ctx context.Context, w *worker) {
 		}
 		if committed {
 			p.ended.Add(1)
+			p.ahead.Add(int64(-len(records)))
 		}
 	}
 }
