@@ -69,7 +69,7 @@ func start(t *testing.T, transport string, opts ...option) *node {
 			Kafka: kafka.Config{
 				Acks: qos.DefaultAcks, AutoCreate: true, DefaultPartitions: 2, MaxMessageBytes: testMessageMax, RequestMaxBytes: testRequestMax,
 				FetchMaxBytes: testFetchMax, FetchMemoryBytes: 64 << 20, CommandTimeout: patience,
-				Group: kafka.GroupConfig{MinSession: time.Millisecond, MaxSession: time.Hour, Members: 100, MemoryBytes: 16 << 20, OffsetRetention: time.Hour},
+				Group: kafka.GroupConfig{Heartbeat: 50 * time.Millisecond, Session: time.Minute, MinSession: time.Millisecond, MaxSession: time.Hour, Members: 100, MemoryBytes: 16 << 20, OffsetRetention: time.Hour},
 				Txn:   kafka.TxnConfig{MaxTimeout: time.Hour, Expiry: time.Hour},
 			},
 			RequestMaxBytes: testRequestMax, ConnectionInFlightBytes: 4 << 20, ConnectionUnsentBytes: 1 << 20, SendTimeout: 5 * time.Second, MaxConnections: 1000,

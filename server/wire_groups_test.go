@@ -299,6 +299,73 @@ func (w *wire) deleteGroups(v int16) {
 	w.same("again", del(), []int16{kerr.GroupIDNotFound.Code, kerr.GroupIDNotFound.Code})
 }
 
+// modern is a member of the group by the protocol of KIP-848.
+func (w *wire) modern(v int16, member string, epoch int32, edit func(*kmsg.ConsumerGroupHeartbeatRequest)) *kmsg.ConsumerGroupHeartbeatResponse {
+	w.t.Helper()
+	req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	req.Version, req.Group, req.MemberID, req.MemberEpoch = v, w.topic, member, epoch
+	if epoch == 0 {
+		req.RebalanceTimeoutMillis, req.SubscribedTopicNames, req.Topics = 30_000, []string{w.topic}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+	}
+	if edit != nil {
+		edit(req)
+	}
+	return ask[*kmsg.ConsumerGroupHeartbeatResponse](w.client, req)
+}
+
+func (w *wire) consumerGroupHeartbeat(v int16) {
+	member := "m"
+	if v == 0 {
+		member = ""
+	}
+	r := w.modern(v, member, 0, nil)
+	w.same("joined", []any{r.ErrorCode, r.HeartbeatIntervalMillis, r.MemberEpoch > 0, *r.MemberID != ""}, []any{0, 50, true, true})
+	w.same("assigned", fmt.Sprint(r.Assignment.Topics), fmt.Sprint([]kmsg.ConsumerGroupHeartbeatResponseAssignmentTopic{{TopicID: w.id, Partitions: []int32{0, 1}}}))
+	member = *r.MemberID
+	next := w.modern(v, member, r.MemberEpoch, nil)
+	w.same("lives", []any{next.ErrorCode, next.MemberEpoch, next.Assignment == nil}, []any{0, r.MemberEpoch, true})
+	w.code("another epoch", w.modern(v, member, r.MemberEpoch+1, nil).ErrorCode, kerr.FencedMemberEpoch)
+	w.code("nobody", w.modern(v, "nobody", 1, nil).ErrorCode, kerr.UnknownMemberID)
+	w.code("no group", w.modern(v, member, r.MemberEpoch, func(r *kmsg.ConsumerGroupHeartbeatRequest) { r.Group = "" }).ErrorCode, kerr.InvalidGroupID)
+	w.code("no such assignor", w.modern(v, member, r.MemberEpoch, func(r *kmsg.ConsumerGroupHeartbeatRequest) { r.ServerAssignor = ptr("strange") }).ErrorCode, kerr.UnsupportedAssignor)
+	w.code("the other protocol", w.joinAs("", 3).ErrorCode, kerr.InconsistentGroupProtocol)
+	if v >= 1 {
+		w.code("no pattern", w.modern(v, member, r.MemberEpoch, func(r *kmsg.ConsumerGroupHeartbeatRequest) { r.SubscribedTopicRegex = ptr("(") }).ErrorCode, kerr.InvalidRegularExpression)
+		w.code("without an id", w.modern(v, "", 0, nil).ErrorCode, kerr.InvalidRequest)
+	}
+	w.same("commit", w.commit(9, member, r.MemberEpoch, ""), []int16{0, 0, 3})
+	w.same("commit, by another epoch", w.commit(9, member, r.MemberEpoch+1, ""), []int16{kerr.StaleMemberEpoch.Code, kerr.StaleMemberEpoch.Code, 3})
+	w.same("the same, said the old way", w.commit(8, member, r.MemberEpoch+1, ""), []int16{22, 22, 3})
+	for epoch, want := range map[int32]*kerr.Error{r.MemberEpoch: nil, r.MemberEpoch + 1: kerr.StaleMemberEpoch} {
+		rg := kmsg.NewOffsetFetchRequestGroup()
+		rg.Group, rg.MemberID, rg.MemberEpoch, rg.Topics = w.topic, &member, epoch, nil
+		w.code("fetch", ask[*kmsg.OffsetFetchResponse](w.client, &kmsg.OffsetFetchRequest{Version: 9, Groups: []kmsg.OffsetFetchRequestGroup{rg}}).Groups[0].ErrorCode, want)
+	}
+	left := w.modern(v, member, -1, nil)
+	w.same("left", []any{left.ErrorCode, left.MemberEpoch}, []any{0, -1})
+	w.code("and gone", w.modern(v, member, r.MemberEpoch, nil).ErrorCode, kerr.UnknownMemberID)
+	w.code("now the other protocol may", w.joinAs("", 3).ErrorCode, nil)
+	w.code("and this one may not", w.modern(v, "m", 0, nil).ErrorCode, kerr.GroupIDNotFound)
+}
+
+func (w *wire) consumerGroupDescribe(v int16) {
+	r := w.modern(0, "m", 0, func(r *kmsg.ConsumerGroupHeartbeatRequest) { r.InstanceID, r.RackID = ptr("i"), ptr("r") })
+	w.code("joined", r.ErrorCode, nil)
+	d := ask[*kmsg.ConsumerGroupDescribeResponse](w.client, &kmsg.ConsumerGroupDescribeRequest{Version: v, Groups: []string{w.topic, "nobody"}})
+	g := d.Groups[0]
+	w.same("group", []any{g.ErrorCode, g.State, g.Epoch, g.AssignmentEpoch, g.AssignorName, len(g.Members)}, []any{0, "Stable", r.MemberEpoch, r.MemberEpoch, "uniform", 1})
+	m := g.Members[0]
+	w.same("member", []any{m.MemberID, *m.InstanceID, *m.RackID, m.MemberEpoch, m.ClientID, m.ClientHost, m.SubscribedTopics}, []any{"m", "i", "r", r.MemberEpoch, "test", "/127.0.0.1", []string{w.topic}})
+	has := fmt.Sprint([]kmsg.AssignmentTopicPartition{{TopicID: w.id, Topic: w.topic, Partitions: []int32{0, 1}}})
+	w.same("assignments", []any{fmt.Sprint(m.Assignment.TopicPartitions), fmt.Sprint(m.TargetAssignment.TopicPartitions)}, []any{has, has})
+	w.code("nobody", d.Groups[1].ErrorCode, kerr.GroupIDNotFound)
+	old := ask[*kmsg.DescribeGroupsResponse](w.client, &kmsg.DescribeGroupsRequest{Version: 5, Groups: []string{w.topic}}).Groups[0]
+	var a kmsg.ConsumerMemberAssignment
+	if err := a.ReadFrom(old.Members[0].MemberAssignment); err != nil || a.Topics[0].Topic != w.topic {
+		w.t.Errorf("the old way: %v, %+v", err, a)
+	}
+}
+
 // TestGroupGoesOnBehindALostConnection: a member whose connection ends while it waits is waited for, and its group goes on without it when its session ends.
 func TestGroupGoesOnBehindALostConnection(t *testing.T) {
 	each(t, func(t *testing.T, n *node) {

@@ -54,6 +54,8 @@ func init() {
 		{kmsg.AlterConfigs, 0, 2, (*wire).alterConfigs},
 		{kmsg.DescribeLogDirs, 0, 5, (*wire).describeLogDirs},
 		{kmsg.ElectLeaders, 0, 2, (*wire).electLeaders},
+		{kmsg.ConsumerGroupHeartbeat, 0, 1, (*wire).consumerGroupHeartbeat},
+		{kmsg.ConsumerGroupDescribe, 0, 1, (*wire).consumerGroupDescribe},
 		{kmsg.DescribeProducers, 0, 0, (*wire).describeProducers},
 		{kmsg.DescribeConfigs, 0, 4, (*wire).describeConfigs},
 		{kmsg.CreatePartitions, 0, 3, (*wire).createPartitions},
@@ -364,7 +366,7 @@ func TestApiVersionsAboveTheRange(t *testing.T) {
 
 func TestWhatIsNotServedClosesTheConnection(t *testing.T) {
 	type call struct{ key, version int16 }
-	calls := []call{{-1, 0}, {math.MinInt16, 0}, {127, 0}, {128, 0}, {math.MaxInt16, 0}, {17, 0}, {27, 0}, {36, 0}, {68, 0}}
+	calls := []call{{-1, 0}, {math.MinInt16, 0}, {127, 0}, {128, 0}, {math.MaxInt16, 0}, {17, 0}, {27, 0}, {36, 0}, {71, 0}}
 	for _, s := range served {
 		if s.key != kmsg.ApiVersions {
 			calls = append(calls, call{int16(s.key), s.min - 1}, call{int16(s.key), s.max + 1}, call{int16(s.key), math.MaxInt16}, call{int16(s.key), math.MinInt16})

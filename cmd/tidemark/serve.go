@@ -280,7 +280,7 @@ func serverOptions(s *settings, log zerolog.Logger, cores int, fail func(error))
 			Acks: qos.AcksMap{One: s.AcksOne, All: s.AcksAll}, AutoCreate: s.AutoCreate, DefaultPartitions: int32(s.DefaultPartitions),
 			MaxMessageBytes: int(s.MaxMessageBytes), RequestMaxBytes: int(s.RequestMax),
 			FetchMaxBytes: int(s.FetchMaxBytes), FetchMemoryBytes: s.FetchMemoryBytes, CommandTimeout: commandTimeout,
-			Group: kafka.GroupConfig{InitialDelay: s.GroupDelay, MinSession: s.GroupSessionMin, MaxSession: s.GroupSessionMax,
+			Group: kafka.GroupConfig{InitialDelay: s.GroupDelay, Heartbeat: s.GroupHeartbeat, Session: s.GroupSession, MinSession: s.GroupSessionMin, MaxSession: s.GroupSessionMax,
 				Members: int(s.GroupMembers), MemoryBytes: s.GroupMemory, OffsetRetention: s.OffsetRetention},
 			Txn: kafka.TxnConfig{MaxTimeout: s.TxnTimeoutMax, Expiry: s.TxnExpiry},
 		},

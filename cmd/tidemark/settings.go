@@ -33,6 +33,7 @@ type settings struct {
 
 	SegmentBytes, CacheBytes, Spares, RetentionBytes int64
 	RetentionAge, FlushInterval, ProducerExpiry      time.Duration
+	GroupHeartbeat, GroupSession                     time.Duration
 	GroupDelay, GroupSessionMin, GroupSessionMax     time.Duration
 	OffsetRetention, TxnTimeoutMax, TxnExpiry        time.Duration
 	GroupMembers, GroupMemory                        int64
@@ -105,6 +106,8 @@ func (s *settings) rows() []settingRow {
 		{"group.initial_delay", &s.GroupDelay, "100ms", 0, int64(time.Minute), "how long a consumer group's first generation waits for more members, from the newest on"},
 		{"group.session.min", &s.GroupSessionMin, "6s", int64(time.Millisecond), int64(time.Hour), "the shortest session timeout that a consumer may ask for"},
 		{"group.session.max", &s.GroupSessionMax, "30m", int64(time.Second), int64(24 * time.Hour), "the longest"},
+		{"group.consumer.heartbeat", &s.GroupHeartbeat, "5s", int64(10 * time.Millisecond), int64(time.Minute), "how often a consumer of the protocol of KIP-848 is to send a heartbeat"},
+		{"group.consumer.session", &s.GroupSession, "45s", int64(100 * time.Millisecond), int64(time.Hour), "how long it may send none before its partitions are given to others"},
 		{"group.members.max", &s.GroupMembers, "2000", 1, 100_000, "members of one consumer group"},
 		{"group.memory.bytes", &s.GroupMemory, "64MiB", mib, 16 * gib, "what the members of all consumer groups say and are told, together"},
 		{"offsets.retention", &s.OffsetRetention, "168h", 0, math.MaxInt64, "when committed offsets are forgotten: so long after the last member left, or after the commit if that was later; 0: never"},

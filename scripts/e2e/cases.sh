@@ -168,8 +168,12 @@ start_member() {
         -q -u -f '%p %o %s\n' "$topic" >>"$E2E_SCRATCH/$name" &
       ;;
     kafkajs) node "$E2E_KAFKAJS/member.js" --bootstrap "$E2E_BOOTSTRAP" --topic "$topic" >>"$E2E_SCRATCH/$name" & ;;
-    java) java -XX:TieredStopAtLevel=1 -cp "$E2E_JAVA/lib/*" "$E2E_JAVA/Member.java" "$E2E_BOOTSTRAP" "$topic" >>"$E2E_SCRATCH/$name" & ;;
-    *) "$E2E_CLIENTS" --client "$kind" --mode member --bootstrap "$E2E_BOOTSTRAP" --topic "$topic" --group "$topic" >>"$E2E_SCRATCH/$name" & ;;
+    java | java-848)
+      local protocol=classic
+      [[ $kind == java ]] || protocol=consumer
+      java -XX:TieredStopAtLevel=1 -cp "$E2E_JAVA/lib/*" "$E2E_JAVA/Member.java" "$E2E_BOOTSTRAP" "$topic" "$protocol" >>"$E2E_SCRATCH/$name" &
+      ;;
+    *) "$E2E_CLIENTS" --client "${kind%-848}" --member "$kind" --mode member --bootstrap "$E2E_BOOTSTRAP" --topic "$topic" --group "$topic" >>"$E2E_SCRATCH/$name" & ;;
   esac
 }
 

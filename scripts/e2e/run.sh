@@ -117,7 +117,7 @@ make_input() {
 
 start_server() { # [ADDRESS]
   local log=$work/server.log deadline=$((SECONDS + start_timeout)) line=''
-  "$E2E_TIDEMARK" serve --data-dir "$work/data" --listen "${1:-127.0.0.1:0}" --admin-listen 127.0.0.1:0 --set group.session.min=1s "${settings[@]}" \
+  "$E2E_TIDEMARK" serve --data-dir "$work/data" --listen "${1:-127.0.0.1:0}" --admin-listen 127.0.0.1:0 --set group.session.min=1s --set group.consumer.heartbeat=500ms --set group.consumer.session=3s "${settings[@]}" \
     2>"$log" >"$work/server.out" &
   server_pid=$!
   until line=$(grep -m1 '"message":"listening"' "$log"); do
@@ -248,10 +248,10 @@ cases_kafkajs() {
 
 # cases_groups kills the server once all groups have committed, and has them go on behind that.
 cases_groups() {
-  local kind kinds=(kcat franz confluent sarama segmentio kafkajs java)
+  local kind kinds=(kcat franz franz-848 confluent confluent-848 sarama segmentio kafkajs java java-848)
   if [[ -n $java_missing ]]; then
     printf '%-4s %-34s %s\n' MISS group-java "$java_missing"
-    unset 'kinds[6]'
+    unset 'kinds[8]' 'kinds[9]'
   fi
   for kind in "${kinds[@]}"; do try "group-$kind" group_takeover "$kind"; done
   try group-commands group_commands

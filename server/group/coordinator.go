@@ -38,7 +38,7 @@ type entry struct {
 	name string
 
 	mu    sync.Mutex
-	group *Group
+	group machine
 	waits map[Ref]chan any
 	empty time.Duration // since when it has no members
 	gone  bool          // from the coordinator: look it up again
@@ -47,6 +47,34 @@ type entry struct {
 	bytes int64
 	at    time.Duration // in due
 	index int           // in due; −1: it is not
+}
+
+// machine is a group of either protocol.
+type machine interface {
+	Step(now time.Duration, ref Ref, e Event) []Answer
+	Next() time.Duration
+	Idle() bool
+	Gone() bool
+	Bytes() int64
+	Describe() Description
+}
+
+// fit is the machine for an event: a group without members becomes one of the protocol of who joins.
+func (c *Coordinator) fit(m machine, ev Event) machine {
+	if !m.Idle() {
+		return m
+	}
+	switch ev.(type) {
+	case Join:
+		if _, is := m.(*Group); !is {
+			return New(c.cfg.Limits)
+		}
+	case ConsumerHeartbeat:
+		if _, is := m.(*Consumer); !is {
+			return NewConsumer(c.cfg.Limits)
+		}
+	}
+	return m
 }
 
 // NewCoordinator has no groups.
@@ -119,6 +147,7 @@ func (c *Coordinator) ref() Ref {
 // step has the group of a locked entry take an event, and hands the answers out.
 func (c *Coordinator) step(e *entry, ref Ref, ev Event) {
 	now := c.cfg.Now()
+	e.group = c.fit(e.group, ev)
 	had := e.group.Idle()
 	for _, a := range e.group.Step(now, ref, ev) {
 		if answer := e.waits[a.To]; answer != nil {
@@ -141,7 +170,7 @@ func (c *Coordinator) step(e *entry, ref Ref, ev Event) {
 // settle notes when a locked entry is due and what it holds, and drops it when nothing of it has to be remembered.
 func (c *Coordinator) settle(e *entry) {
 	next, bytes := e.group.Next(), e.group.Bytes()+int64(len(e.name))
-	drop := e.group.State() == Dead || e.group.Idle() && !c.cfg.Keeps(e.name)
+	drop := e.group.Gone() || e.group.Idle() && !c.cfg.Keeps(e.name)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if drop {
@@ -219,6 +248,18 @@ func (c *Coordinator) Heartbeat(name string, w Who) *kerr.Error {
 	return c.now(name, Heartbeat{w}, nil)
 }
 
+// ConsumerHeartbeat is all that a member of a group of KIP-848 says.
+func (c *Coordinator) ConsumerHeartbeat(name string, h ConsumerHeartbeat) (r ConsumerReply) {
+	c.mu.Lock()
+	full := h.Generation == 0 && c.bytes > c.cfg.Bytes
+	c.mu.Unlock()
+	if full {
+		return ConsumerReply{Err: kerr.GroupMaxSizeReached}
+	}
+	ask(c, context.Background(), name, h, func(got ConsumerReply) { r = got })
+	return r
+}
+
 // Leave takes members out, and returns an error for each.
 func (c *Coordinator) Leave(name string, members []Who) (errs []*kerr.Error) {
 	ask(c, context.Background(), name, Event(Leave{members}), func(r LeaveReply) { errs = r.Errs })
@@ -226,8 +267,8 @@ func (c *Coordinator) Leave(name string, members []Who) (errs []*kerr.Error) {
 }
 
 // Commit calls submit if the member may commit now, before the group takes another event: of two commits, the one that was let through first is submitted first.
-func (c *Coordinator) Commit(name string, w Who, submit func()) *kerr.Error {
-	return c.now(name, Commit{w}, submit)
+func (c *Coordinator) Commit(name string, w Who, of []Partition, submit func()) *kerr.Error {
+	return c.now(name, Commit{w, of}, submit)
 }
 
 // CommitTxn is Commit for offsets of a transaction.

@@ -9,12 +9,20 @@ import (
 // Description is a group as it is at one moment.
 type Description struct {
 	Name         string
-	State        State
-	Generation   int32
+	Type         string
+	State        string
+	Generation   int32 // of a Consumer group: its epoch
+	TargetEpoch  int32 // of a Consumer group: the epoch of who is to have what
 	ProtocolType string
 	Protocol     string
 	Members      []Member
 }
+
+// The types of groups, by Kafka's names.
+const (
+	TypeClassic  = "classic"
+	TypeConsumer = "consumer"
+)
 
 // Member is one member as Description has it.
 type Member struct {
@@ -22,11 +30,19 @@ type Member struct {
 	ClientID, Host string
 	Metadata       []byte // what it says for the protocol; once there is one
 	Assignment     []byte
+
+	// of a Consumer group
+	Rack       string
+	Epoch      int32
+	Subscribed []string
+	Regex      string
+	Partitions []Partition
+	Target     []Partition
 }
 
 // Describe tells how the group stands. What members have is told of a stable one alone.
 func (g *Group) Describe() Description {
-	d := Description{State: g.state, Generation: g.generation, ProtocolType: g.protocolType}
+	d := Description{Type: TypeClassic, State: g.state.String(), Generation: g.generation, ProtocolType: g.protocolType}
 	if g.state == Stable {
 		d.Protocol = g.protocol
 	}

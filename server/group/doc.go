@@ -1,6 +1,9 @@
-// Package group is the coordinator of Kafka's consumer groups, of the classic protocol: which members a group has, and which of them has which part.
+// Package group is the coordinator of Kafka's consumer groups: which members a group has, and which of them has which part.
 //
-// A Group is a state machine: Step takes an event and the time, and gives answers; it does nothing else, so what it does is told by scripts (testdata). Coordinator has all groups of a node, a lock for each and one timer for all.
+// A group is a state machine: Step takes an event and the time, and gives answers; it does nothing else, so what it does is told by scripts (testdata). There are two: Group is the classic protocol, in which the members' leader assigns; Consumer that of KIP-848, in which the group does.
+// Coordinator has all groups of a node, a lock for each and one timer for all.
+//
+// The classic one:
 //
 //	Empty ──Join──► Preparing ──all joined, or time is up──► Completing ──the leader's Sync──► Stable
 //	  ▲                ▲  │                                       │                             │

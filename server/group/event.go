@@ -89,8 +89,11 @@ type Leave struct{ Members []Who }
 // LeaveReply answers Leave: one error for each member, in order.
 type LeaveReply struct{ Errs []*kerr.Error }
 
-// Commit asks whether a member may commit offsets now. One that names neither member nor generation is no member, and may only while there are none.
-type Commit struct{ Who }
+// Commit asks whether a member may commit offsets now. One that names neither member nor generation is no member, and may only while there are none. Of is what it commits, as far as a Consumer group has to know.
+type Commit struct {
+	Who
+	Of []Partition
+}
 
 // CommitTxn is Commit for offsets of a transaction: from outside they may come while there are members, since the producer is checked by its epoch.
 type CommitTxn struct{ Who }

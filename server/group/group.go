@@ -27,6 +27,7 @@ func (s State) String() string {
 type Limits struct {
 	InitialDelay time.Duration // how long the first generation waits for more members, from the newest on
 	Members      int           // at most, those with an id that have not joined yet among them
+	Session      time.Duration // of members of Consumer groups, which do not choose it
 }
 
 // Group is one group. Its fields change in Step alone.
@@ -92,6 +93,8 @@ func (g *Group) Step(now time.Duration, ref Ref, e Event) []Answer {
 		g.onTick(now)
 	case Gone:
 		g.onGone(now, e.Ref)
+	case ConsumerHeartbeat:
+		g.answer(ref, ConsumerReply{Err: kerr.GroupIDNotFound, Why: "it is a group of the classic protocol, and has members"})
 	}
 	return g.answers
 }
@@ -299,8 +302,8 @@ func (g *Group) Next() time.Duration {
 	return next
 }
 
-// State is where the group stands.
-func (g *Group) State() State { return g.state }
+// Gone says that the group was deleted.
+func (g *Group) Gone() bool { return g.state == Dead }
 
 // Idle says that nothing of the group is in memory that counts.
 func (g *Group) Idle() bool { return len(g.members)+len(g.pending) == 0 }

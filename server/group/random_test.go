@@ -149,7 +149,7 @@ func (w *world) wild() {
 		}
 	case 4:
 		if a.waits == 0 && a.id != "" {
-			w.step(a, Commit{w.who(a)})
+			w.step(a, Commit{w.who(a), nil})
 		}
 	case 5:
 		if a.id != "" {
@@ -196,7 +196,7 @@ func (w *world) pass(d time.Duration) {
 // settle has all behave from now on.
 func (w *world) settle() {
 	for round := range 200 {
-		stable := w.g.State() == Stable && len(w.g.members) == len(w.actors)
+		stable := w.g.state == Stable && len(w.g.members) == len(w.actors)
 		for _, a := range w.actors {
 			switch {
 			case a.waits != 0:

@@ -12,7 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
-// TestScripts plays the files in testdata: a group's life told event by event. `go test ./server/group -run Scripts -rewrite` writes what happens into them; the difference is to be read like code.
+// TestScripts plays the files in testdata/classic: a group's life told event by event. `go test ./server/group -run Scripts -rewrite` writes what happens into them; the difference is to be read like code.
 //
 //	group delay=D members=N       a new group with these limits
 //	join NAME [id=ID] [instance=I] [protocols=(a:x,b:y)] [session=D] [rebalance=D] [type=T] [first] [skip]
@@ -28,7 +28,7 @@ import (
 //
 // An answer is told with the name of who gets it and, once it is another than now, nothing else: the time does not move within a step.
 func TestScripts(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/classic", func(t *testing.T, path string) {
 		s := &script{}
 		datadriven.RunTest(t, path, s.play)
 	})
@@ -166,7 +166,7 @@ func (s *script) member(t *testing.T, d *datadriven.TestData) string {
 		if name == "-" {
 			who = Who{Generation: -1}
 		}
-		return s.step(name, Commit{who})
+		return s.step(name, Commit{who, nil})
 	case "gone":
 		return s.step("", Gone{s.waits[name]})
 	}
@@ -245,7 +245,7 @@ func message(err *kerr.Error) string {
 
 func (s *script) show() string {
 	d := s.g.Describe()
-	out := fmt.Sprintf("%v generation=%d next=%v\n", d.State, d.Generation, s.g.Next())
+	out := fmt.Sprintf("%s generation=%d next=%v\n", d.State, d.Generation, s.g.Next())
 	for _, m := range d.Members {
 		out += fmt.Sprintf("%s%s %q\n", m.ID, strings.TrimSuffix("/"+m.Instance, "/"), m.Assignment)
 	}

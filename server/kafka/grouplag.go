@@ -21,7 +21,7 @@ func (b *Broker) GroupLags(n int) (most []GroupLag, groups int) {
 	all := b.allGroups()
 	view := b.p.View()
 	for _, d := range all {
-		one := GroupLag{Group: d.Name, State: d.State.String(), Members: len(d.Members)}
+		one := GroupLag{Group: d.Name, State: d.State, Members: len(d.Members)}
 		for id, parts := range b.p.Groups().All(d.Name) {
 			topic := view.ByID[id]
 			if topic == nil {
@@ -50,7 +50,7 @@ func (b *Broker) allGroups() []group.Description {
 	}
 	for _, name := range b.p.Groups().Names() {
 		if !known[name] {
-			all = append(all, group.Description{Name: name})
+			all = append(all, group.Description{Name: name, Type: group.TypeClassic, State: group.Empty.String()})
 		}
 	}
 	slices.SortFunc(all, func(a, b group.Description) int { return cmp.Compare(a.Name, b.Name) })

@@ -16,6 +16,8 @@ import (
 // GroupConfig is what consumer groups are told.
 type GroupConfig struct {
 	InitialDelay    time.Duration // how long a group's first generation waits for more members
+	Heartbeat       time.Duration // how often members of groups of KIP-848 are to send one
+	Session         time.Duration // and how long they may send none
 	MinSession      time.Duration // session timeouts that clients may ask for
 	MaxSession      time.Duration
 	Members         int           // of one group
@@ -25,7 +27,7 @@ type GroupConfig struct {
 
 func (b *Broker) newCoordinator() *group.Coordinator {
 	return group.NewCoordinator(group.Config{
-		Limits: group.Limits{InitialDelay: b.cfg.Group.InitialDelay, Members: b.cfg.Group.Members},
+		Limits: group.Limits{InitialDelay: b.cfg.Group.InitialDelay, Members: b.cfg.Group.Members, Session: b.cfg.Group.Session},
 		Bytes:  b.cfg.Group.MemoryBytes, Now: b.p.Now, Keeps: b.p.Groups().Has,
 	})
 }
@@ -119,7 +121,7 @@ func (b *Broker) expire(ctx context.Context, name string, untilMs int64) {
 		return
 	}
 	var pending *pipeline.PendingCommand
-	if err := b.groups.Commit(name, group.Who{Generation: -1}, func() { // refused if it has members by now
+	if err := b.groups.Commit(name, group.Who{Generation: -1}, nil, func() { // refused if it has members by now
 		pending = b.submitGroup(&Client{}, name, catalog.Command{DeleteOffsets: cmd})
 	}); err != nil {
 		return

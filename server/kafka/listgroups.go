@@ -8,8 +8,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-const classicGroup = "classic"
-
 // ListGroups, API key 16, versions 0 to 5: groups with members, and those that have committed offsets. States filter from 4 on, types from 5 on, in any case of letters.
 func (b *Broker) listGroups(_ context.Context, _ *Client, kreq kmsg.Request) kmsg.Response {
 	req := kreq.(*kmsg.ListGroupsRequest)
@@ -18,11 +16,11 @@ func (b *Broker) listGroups(_ context.Context, _ *Client, kreq kmsg.Request) kms
 		return len(filter) == 0 || slices.ContainsFunc(filter, func(f string) bool { return strings.EqualFold(f, have) })
 	}
 	for _, d := range b.allGroups() {
-		if !wants(req.StatesFilter, d.State.String()) || !wants(req.TypesFilter, classicGroup) {
+		if !wants(req.StatesFilter, d.State) || !wants(req.TypesFilter, d.Type) {
 			continue
 		}
 		g := kmsg.NewListGroupsResponseGroup()
-		g.Group, g.ProtocolType, g.GroupState, g.GroupType = d.Name, d.ProtocolType, d.State.String(), classicGroup
+		g.Group, g.ProtocolType, g.GroupState, g.GroupType = d.Name, d.ProtocolType, d.State, d.Type
 		resp.Groups = append(resp.Groups, g)
 	}
 	return resp

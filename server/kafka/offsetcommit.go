@@ -43,6 +43,9 @@ func (b *Broker) offsetCommit(ctx context.Context, c *Client, kreq kmsg.Request)
 		resp.Topics = append(resp.Topics, t)
 	}
 	code := b.commitOffsets(ctx, c, group.Who{Member: req.MemberID, Instance: instance(req.InstanceID), Generation: req.Generation}, cmd)
+	if code == kerr.StaleMemberEpoch.Code && req.Version < 9 {
+		code = kerr.IllegalGeneration.Code
+	}
 	for i := range resp.Topics {
 		for j := range resp.Topics[i].Partitions {
 			if p := &resp.Topics[i].Partitions[j]; p.ErrorCode == 0 {
@@ -74,8 +77,14 @@ func committedOffset(topic *catalog.Topic, unknown *kerr.Error, index int32, off
 
 // commitOffsets has a member's offsets made durable, if it may commit now. A commit of nothing is checked all the same.
 func (b *Broker) commitOffsets(ctx context.Context, c *Client, w group.Who, cmd *catalog.CommitOffsets) int16 {
+	var of []group.Partition
+	for _, t := range cmd.Topics {
+		for _, p := range t.Partitions {
+			of = append(of, group.Partition{Topic: t.ID, Index: p.Index})
+		}
+	}
 	var pending *pipeline.PendingCommand
-	if err := b.groups.Commit(cmd.Group, w, func() {
+	if err := b.groups.Commit(cmd.Group, w, of, func() {
 		if len(cmd.Topics) > 0 {
 			pending = b.submitGroup(c, cmd.Group, catalog.Command{CommitOffsets: cmd})
 		}

@@ -46,7 +46,7 @@ func (b *Broker) offsetDelete(ctx context.Context, c *Client, kreq kmsg.Request)
 	}
 	var pending *pipeline.PendingCommand
 	code := int16(0)
-	if err := b.groups.Commit(req.Group, group.Who{Generation: -1}, func() {
+	if err := b.groups.Commit(req.Group, group.Who{Generation: -1}, nil, func() {
 		pending = b.submitGroup(c, req.Group, catalog.Command{DeleteOffsets: cmd})
 	}); err != nil {
 		code = kerr.GroupSubscribedToTopic.Code

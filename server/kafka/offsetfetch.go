@@ -7,6 +7,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tidemark/server/group"
 )
 
 // OffsetFetch, API key 9, versions 1 to 10: of several groups from 8 on, by topic id from 10 on. What was never committed, of a group that nobody knows too, is −1 without an error. A null list of topics (2 and up) means all. Who wants stable offsets (7 and up) is told to ask again while a transaction is open that will commit one.
@@ -17,6 +19,13 @@ func (b *Broker) offsetFetch(_ context.Context, _ *Client, kreq kmsg.Request) km
 		for _, rg := range req.Groups {
 			g := kmsg.NewOffsetFetchResponseGroup()
 			g.Group = rg.Group
+			if rg.MemberID != nil && rg.MemberEpoch >= 0 { // a member of a group of KIP-848
+				if err := b.groups.Commit(rg.Group, group.Who{Member: *rg.MemberID, Generation: rg.MemberEpoch}, nil, nil); err != nil {
+					g.ErrorCode = err.Code
+					resp.Groups = append(resp.Groups, g)
+					continue
+				}
+			}
 			g.Topics = b.fetchOffsets(rg.Group, rg.Topics, req)
 			resp.Groups = append(resp.Groups, g)
 		}

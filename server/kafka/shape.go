@@ -39,6 +39,9 @@ var shapes = parseShapes(map[kmsg.Key]string{
 	kmsg.ListGroups:     "[s]@4 [s]@5",
 	kmsg.DeleteGroups:   "[s]",
 
+	kmsg.ConsumerGroupHeartbeat: "s s i4 s s i4 [s] s@1 s { u [i4] }",
+	kmsg.ConsumerGroupDescribe:  "[s] i1",
+
 	kmsg.AlterConfigs:      "{ i1 s { s s } } i1",
 	kmsg.DescribeLogDirs:   "{ s [i4] }",
 	kmsg.ElectLeaders:      "i1@1 { s [i4] } i4",

@@ -47,6 +47,8 @@ func init() {
 		{kmsg.AlterConfigs, 0, 2, (*Broker).alterConfigs},
 		{kmsg.DescribeLogDirs, 0, 5, (*Broker).describeLogDirs},
 		{kmsg.ElectLeaders, 0, 2, (*Broker).electLeaders},
+		{kmsg.ConsumerGroupHeartbeat, 0, 1, (*Broker).consumerGroupHeartbeat},
+		{kmsg.ConsumerGroupDescribe, 0, 1, (*Broker).consumerGroupDescribe},
 		{kmsg.DescribeProducers, 0, 0, (*Broker).describeProducers},
 		{kmsg.DescribeConfigs, 0, 4, (*Broker).describeConfigs},
 		{kmsg.DeleteGroups, 0, 2, (*Broker).deleteGroups},

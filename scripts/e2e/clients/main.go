@@ -55,11 +55,12 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	var o options
-	var name, mode, input, group string
+	var name, mode, input, group, kind string
 	names := strings.Join(slices.Sorted(maps.Keys(clients)), ", ")
 	flags := flag.NewFlagSet("clients", flag.ContinueOnError)
 	flags.StringVar(&name, "client", "", "one of "+names)
 	flags.StringVar(&mode, "mode", "", "produce, consume, or member: print what a member of --group reads until it is interrupted")
+	flags.StringVar(&kind, "member", "", "what kind of member: the client's name, or with -848 the one of the protocol in which the broker assigns")
 	flags.StringVar(&group, "group", "", "consumer group")
 	flags.StringVar(&input, "input", "", "file whose lines to produce")
 	flags.StringVar(&o.bootstrap, "bootstrap", "", "broker, host:port")
@@ -96,7 +97,11 @@ func run(ctx context.Context, args []string) error {
 		}
 		fmt.Printf("records=%d partitions=%d %.2fs sha256=%s\n", len(check.lines), len(check.last), time.Since(begin).Seconds(), sum)
 	case "member":
-		return members[name](ctx, o, group, printRecord)
+		m, ok := members[kind]
+		if !ok {
+			return fmt.Errorf("--member: %q, must be one of %s", kind, strings.Join(slices.Sorted(maps.Keys(members)), ", "))
+		}
+		return m(ctx, o, group, printRecord)
 	default:
 		return fmt.Errorf("--mode: %q, must be produce, consume or member", mode)
 	}

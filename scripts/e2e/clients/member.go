@@ -23,7 +23,8 @@ const (
 // member reads as a member of a group until ctx ends, and then leaves it with everything committed that each was called with; nothing else is ever committed.
 type member func(ctx context.Context, o options, group string, each func(partition int32, offset int64, value []byte) error) error
 
-var members = map[string]member{"franz": franzMember, "confluent": confluentMember, "sarama": saramaMember, "segmentio": segmentioMember}
+// Those with 848 are of the protocol of KIP-848, in which the broker assigns.
+var members = map[string]member{"franz": franzMember(), "franz-848": franzMember(kgo.ServerSideBalancer(), kgo.Balancers(kgo.StickyBalancer())), "confluent": confluentMember("classic"), "confluent-848": confluentMember("consumer"), "sarama": saramaMember, "segmentio": segmentioMember}
 
 // printRecord prints "PARTITION OFFSET VALUE", at once: the process may be killed at any time.
 func printRecord(partition int32, offset int64, value []byte) error {
@@ -31,9 +32,15 @@ func printRecord(partition int32, offset int64, value []byte) error {
 	return err
 }
 
-func franzMember(ctx context.Context, o options, group string, each func(int32, int64, []byte) error) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(o.bootstrap), kgo.ConsumerGroup(group), kgo.ConsumeTopics(o.topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.SessionTimeout(memberSession), kgo.HeartbeatInterval(memberHeartbeat), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll())
+func franzMember(more ...kgo.Opt) member {
+	return func(ctx context.Context, o options, group string, each func(int32, int64, []byte) error) error {
+		return consumeFranz(ctx, append(more, kgo.SeedBrokers(o.bootstrap), kgo.ConsumerGroup(group), kgo.ConsumeTopics(o.topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+			kgo.SessionTimeout(memberSession), kgo.HeartbeatInterval(memberHeartbeat), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll()), each)
+	}
+}
+
+func consumeFranz(ctx context.Context, opts []kgo.Opt, each func(int32, int64, []byte) error) error {
+	cl, err := kgo.NewClient(opts...)
 	if err != nil {
 		return err
 	}
@@ -54,15 +61,22 @@ func franzMember(ctx context.Context, o options, group string, each func(int32, 
 	return nil
 }
 
-func confluentMember(ctx context.Context, o options, group string, each func(int32, int64, []byte) error) error {
-	consumer, err := kafka.NewConsumer(&kafka.ConfigMap{
-		"bootstrap.servers": o.bootstrap, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.offset.store": false, "auto.commit.interval.ms": int(memberCommit.Milliseconds()),
-		"session.timeout.ms": int(memberSession.Milliseconds()), "heartbeat.interval.ms": int(memberHeartbeat.Milliseconds()), "partition.assignment.strategy": "cooperative-sticky",
-	})
+func confluentMember(protocol string) member {
+	return func(ctx context.Context, o options, group string, each func(int32, int64, []byte) error) error {
+		config := kafka.ConfigMap{"bootstrap.servers": o.bootstrap, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.offset.store": false, "auto.commit.interval.ms": int(memberCommit.Milliseconds()), "group.protocol": protocol}
+		if protocol == "classic" {
+			config["session.timeout.ms"], config["heartbeat.interval.ms"], config["partition.assignment.strategy"] = int(memberSession.Milliseconds()), int(memberHeartbeat.Milliseconds()), "cooperative-sticky"
+		}
+		return consumeConfluent(ctx, config, o.topic, each)
+	}
+}
+
+func consumeConfluent(ctx context.Context, config kafka.ConfigMap, topic string, each func(int32, int64, []byte) error) error {
+	consumer, err := kafka.NewConsumer(&config)
 	if err != nil {
 		return err
 	}
-	if err := consumer.Subscribe(o.topic, nil); err != nil {
+	if err := consumer.Subscribe(topic, nil); err != nil {
 		return err
 	}
 	for ctx.Err() == nil {

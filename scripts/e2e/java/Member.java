@@ -12,7 +12,7 @@ import org.apache.kafka.common.errors.WakeupException;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 
 /**
- * Reads as a member of the group that goes by the topic's name: java Member.java BOOTSTRAP TOPIC. It prints "PARTITION OFFSET VALUE" until it is asked to end, and then leaves the group with all that
+ * Reads as a member of the group that goes by the topic's name: java Member.java BOOTSTRAP TOPIC classic|consumer, which is the group protocol. It prints "PARTITION OFFSET VALUE" until it is asked to end, and then leaves the group with all that
  * committed.
  */
 public class Member {
@@ -22,8 +22,11 @@ public class Member {
     p.put("group.id", args[1]);
     p.put("auto.offset.reset", "earliest");
     p.put("enable.auto.commit", "false");
-    p.put("session.timeout.ms", "3000");
-    p.put("heartbeat.interval.ms", "500");
+    p.put("group.protocol", args[2]);
+    if (args[2].equals("classic")) {
+      p.put("session.timeout.ms", "3000");
+      p.put("heartbeat.interval.ms", "500");
+    }
     KafkaConsumer<byte[], byte[]> consumer = new KafkaConsumer<>(p, new ByteArrayDeserializer(), new ByteArrayDeserializer());
     Thread main = Thread.currentThread();
     Runtime.getRuntime().addShutdownHook(new Thread(() -> {
