@@ -150,6 +150,12 @@ func FuzzDecodeCommand(f *testing.F) {
 	f.Add(Command{CreateTopic: &CreateTopic{Name: "a", Partitions: 3}}.Encode())
 	f.Add(Command{AllotProducerIDs: &AllotProducerIDs{Count: 1}}.Encode())
 	f.Add(Command{SetPolicy: &SetPolicy{Policy: qos.Policy{Name: "p", Client: "c*", Weight: 2}, Initially: true}}.Encode())
+	offsets := CommitOffsets{Group: "g", AtMs: 5, Topics: []TopicOffsets{{ID: TopicID{1}, Partitions: []PartitionOffset{{Index: 1, Offset: 6, LeaderEpoch: -1, Metadata: "m"}}}}}
+	f.Add(Command{CommitOffsets: &offsets}.Encode())
+	f.Add(Command{DeleteOffsets: &DeleteOffsets{Group: "g", Topics: []TopicPartitions{{ID: TopicID{1}, Partitions: []int32{1}}}}}.Encode())
+	f.Add(Command{InitTxn: &InitTxn{ID: "x", ProducerID: 4, OldProducerID: -1}}.Encode())
+	f.Add(Command{AddTxnOffsets: &AddTxnOffsets{ProducerID: 4, Offsets: offsets}}.Encode())
+	f.Add(Command{EndTxn: &EndTxn{ProducerID: 4, NewProducerID: 4, NewEpoch: 1, Partitions: []uint32{1}}}.Encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := DecodeCommand(b)
 		if err != nil {
@@ -166,6 +172,12 @@ func FuzzDecodeCommand(f *testing.F) {
 func FuzzDecodeSnapshot(f *testing.F) {
 	b, err := filled(f).Encode(0)
 	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b[snapshotHeaderBytes:])
+	withTxns, _ := newBoth(f)
+	withTxns.must(Command{CommitOffsets: &CommitOffsets{Group: "g", Topics: []TopicOffsets{{ID: TopicID{1}, Partitions: []PartitionOffset{{Index: 1, Offset: 6}}}}}})
+	if b, err = withTxns.c.Encode(0); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b[snapshotHeaderBytes:])

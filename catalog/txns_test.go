@@ -11,7 +11,7 @@ import (
 
 // both applies commands and batches to a catalog as the apply goroutine does, and to what is written before that.
 type both struct {
-	t *testing.T
+	t testing.TB
 	c *Catalog
 }
 
@@ -63,7 +63,7 @@ func (b *both) end(cmd EndTxn, parts ...*Partition) error {
 	return nil
 }
 
-func newBoth(t *testing.T) (*both, []*Partition) {
+func newBoth(t testing.TB) (*both, []*Partition) {
 	b := &both{t: t, c: New()}
 	b.c.StartWriting()
 	res := b.c.Apply(Command{CreateTopic: &CreateTopic{Name: "t", ID: TopicID{1}, Partitions: 3}})

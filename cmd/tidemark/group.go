@@ -145,7 +145,7 @@ func (c *GroupResetCmd) Run(e *env) error {
 	}
 	return withAdmin(e, c.ClientFlags, func(ctx context.Context, admin *kadm.Client) error {
 		have, err := admin.FetchOffsets(ctx, c.Name)
-		if err != nil {
+		if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // what some brokers say of a group that has committed nothing
 			return groupError(c.Name, err)
 		}
 		topics := c.Topic
