@@ -113,13 +113,10 @@ func (c *Catalog) Apply(cmd Command) Result {
 	case cmd.AlterTopic != nil:
 		return c.alterTopic(cmd.AlterTopic)
 	case cmd.OfTxn(): // it was checked before it was written
-		var err error
 		for _, o := range c.txns.Apply(&cmd) {
-			if cerr := c.groups.commit(c.View(), &o); err == nil {
-				err = cerr
-			}
+			c.groups.put(c.View(), &o)
 		}
-		return Result{Err: err}
+		return Result{}
 	case cmd.CommitOffsets != nil:
 		return Result{Err: c.groups.commit(c.View(), cmd.CommitOffsets)}
 	case cmd.DeleteOffsets != nil:

@@ -38,9 +38,45 @@ const (
 func (g *Groups) commit(v *View, cmd *CommitOffsets) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.bytes > MaxOffsetsBytes { // what is asked for is bounded by a request, so this is soft by one of them
+	if g.bytes > MaxOffsetsBytes && g.grows(cmd) { // what is asked for is bounded by a request, so this is soft by one of them
 		return ErrOffsetsBytes
 	}
+	g.setAll(v, cmd)
+	return nil
+}
+
+// put is commit without a limit: of a transaction, whose records are committed with it. What an open transaction may hold is bounded when it is added.
+func (g *Groups) put(v *View, cmd *CommitOffsets) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.setAll(v, cmd)
+}
+
+// Full says that no more offsets are taken than there are.
+func (g *Groups) Full() bool {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.bytes > MaxOffsetsBytes
+}
+
+// grows says whether a commit holds anything that is not there, or more beside an offset. g.mu is held.
+func (g *Groups) grows(cmd *CommitOffsets) bool {
+	have := g.m[cmd.Group]
+	if have == nil {
+		return true
+	}
+	for _, t := range cmd.Topics {
+		for _, p := range t.Partitions {
+			if old, had := have.topics[t.ID][p.Index]; !had || len(p.Metadata) > len(old.Metadata) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// setAll notes the offsets of a commit. g.mu is held.
+func (g *Groups) setAll(v *View, cmd *CommitOffsets) {
 	for _, t := range cmd.Topics {
 		topic := v.ByID[t.ID]
 		if topic == nil {
@@ -52,7 +88,6 @@ func (g *Groups) commit(v *View, cmd *CommitOffsets) error {
 			}
 		}
 	}
-	return nil
 }
 
 // set notes one offset. g.mu is held.

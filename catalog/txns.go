@@ -94,6 +94,7 @@ type EndTxn struct {
 	Commit        bool     `cbor:"5,keyasint,omitempty"`
 	AtMs          int64    `cbor:"6,keyasint"`
 	Partitions    []uint32 `cbor:"7,keyasint"`
+	Previous      int16    `cbor:"8,keyasint"` // the epoch that the producer itself has, if this is a part of raising it; −1: it is not
 }
 
 // ForgetTxn forgets a transactional id that has no open transaction and was not heard of since BeforeMs.
@@ -170,26 +171,54 @@ func (x *txn) partitionIDs() []uint32 {
 }
 
 // CheckBatch says why a transactional batch may not be written.
-func (t *Txns) CheckBatch(i *batch.Info) error {
-	if t.aborted.Load() > maxAborted {
+func (t *Txns) CheckBatch(part *Partition, i *batch.Info) error {
+	have, err := t.find(i.ProducerID, i.ProducerEpoch)
+	if err != nil {
+		return err
+	}
+	if _, is := have.parts[part]; !is && (t.bytes > MaxTxnBytes || t.aborted.Load() > maxAborted) {
 		return ErrTxnBytes
 	}
-	_, err := t.find(i.ProducerID, i.ProducerEpoch)
-	return err
+	return nil
 }
 
-// Batch notes a transactional batch that CheckBatch let through.
-func (t *Txns) Batch(part *Partition, i *batch.Info, frameMs int64) {
+// Batch notes a transactional batch that CheckBatch let through, and returns what undoes that. A partition that was deleted meanwhile is nil: the transaction is open all the same.
+func (t *Txns) Batch(part *Partition, i *batch.Info, frameMs int64) (undo TxnUndo) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	have := t.byPID[i.ProducerID]
 	if have == nil { // it was forgotten since
-		return
+		return undo
 	}
+	undo = TxnUndo{of: have, beganMs: have.BeganMs, lastMs: have.LastMs, bytes: t.bytes, own: have.bytes}
 	have.begin(frameMs)
-	if _, is := have.parts[part]; !is {
+	if _, is := have.parts[part]; part != nil && !is {
 		have.parts[part] = struct{}{}
 		t.grow(have, txnPartBytes)
+		undo.part = part
+	}
+	return undo
+}
+
+// TxnUndo undoes what was done to a transaction, for a frame that is dropped.
+type TxnUndo struct {
+	of              *txn
+	beganMs, lastMs int64
+	bytes, own      int64
+	part            *Partition // that was added
+	whole           func()     // of a command
+}
+
+// Undo undoes it. What was done later was undone before. Write goroutine only.
+func (t *Txns) Undo(u TxnUndo) {
+	switch {
+	case u.whole != nil:
+		u.whole()
+	case u.of != nil:
+		u.of.BeganMs, u.of.LastMs, u.of.bytes, t.bytes = u.beganMs, u.lastMs, u.own, u.bytes
+		if u.part != nil {
+			delete(u.of.parts, u.part)
+		}
 	}
 }
 
@@ -282,7 +311,7 @@ func (t *Txns) end(c *EndTxn) (commit []CommitOffsets) {
 	t.grow(have, txnBytes+int64(len(have.ID))-have.bytes)
 	have.parts, have.offsets, have.BeganMs, have.LastMs = nil, nil, 0, c.AtMs
 	delete(t.byPID, have.ProducerID)
-	have.ProducerID, have.Epoch = c.NewProducerID, c.NewEpoch
+	have.ProducerID, have.Epoch, have.Previous = c.NewProducerID, c.NewEpoch, c.Previous
 	t.byPID[have.ProducerID] = have
 	return commit
 }
@@ -337,21 +366,23 @@ func (t *Txns) Unstable(group string, id TopicID, index int32) bool {
 	return false
 }
 
-// SaveCommand is Save for a command.
-func (t *Txns) SaveCommand(c *Command) (restore func()) {
+// Save returns what undoes a command that is about to be applied. Write goroutine only.
+func (t *Txns) Save(c *Command) TxnUndo {
 	switch {
 	case c.InitTxn != nil:
-		return t.save(c.InitTxn.ID, c.InitTxn.OldProducerID)
+		return TxnUndo{whole: t.save(c.InitTxn.ID, c.InitTxn.OldProducerID)}
 	case c.AddTxnOffsets != nil:
-		return t.save("", c.AddTxnOffsets.ProducerID)
+		have := t.byPID[c.AddTxnOffsets.ProducerID]
+		offsets, undo := have.offsets, TxnUndo{of: have, beganMs: have.BeganMs, lastMs: have.LastMs, bytes: t.bytes, own: have.bytes}
+		return TxnUndo{whole: func() {
+			t.Undo(undo)
+			have.offsets = offsets
+		}}
 	case c.EndTxn != nil:
-		return t.save("", c.EndTxn.ProducerID)
+		return TxnUndo{whole: t.save("", c.EndTxn.ProducerID)}
 	}
-	return t.save(c.ForgetTxn.ID, -1)
+	return TxnUndo{whole: t.save(c.ForgetTxn.ID, -1)}
 }
-
-// Save returns what undoes what is done to a producer's transaction from now on, for a frame that is dropped. Write goroutine only.
-func (t *Txns) Save(producerID int64) (restore func()) { return t.save("", producerID) }
 
 func (t *Txns) save(id string, producerID int64) (restore func()) {
 	have, bytes := t.byID[id], t.bytes
@@ -366,10 +397,10 @@ func (t *Txns) save(id string, producerID int64) (restore func()) {
 			t.bytes = bytes
 		}
 	}
-	was := have.clone()
+	was := *have // who ends a transaction gets new maps, and does not change these
 	return func() {
 		t.remove(have)
-		*have = *was
+		*have = was
 		t.byID[have.ID], t.byPID[have.ProducerID], t.bytes = have, have, bytes
 	}
 }
@@ -446,10 +477,12 @@ type openTxn struct {
 	First      journal.LogicalOffset `cbor:"2,keyasint"`
 }
 
-// AppliedTransactional notes a transactional batch that is applied; control batches are Ended's. Apply goroutine only, before readers see it.
+// AppliedTransactional notes a transactional batch that is applied; control batches are Ended's. Apply goroutine only, before readers see it. p is nil if it was deleted before.
 func (c *Catalog) AppliedTransactional(p *Partition, i *batch.Info, base journal.LogicalOffset, frameMs int64) {
 	c.txns.Batch(p, i, frameMs)
-	p.transactional(i.ProducerID, base)
+	if p != nil {
+		p.transactional(i.ProducerID, base)
+	}
 }
 
 // Ended notes a control batch that is applied. Apply goroutine only.

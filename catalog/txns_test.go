@@ -37,7 +37,7 @@ func (b *both) must(cmd Command) {
 
 func (b *both) write(p *Partition, pid int64, epoch int16) error {
 	i := batch.Info{ProducerID: pid, ProducerEpoch: epoch, Count: 1, Attributes: 1 << 4}
-	if err := b.c.Writing().CheckBatch(&i); err != nil {
+	if err := b.c.Writing().CheckBatch(p, &i); err != nil {
 		return err
 	}
 	b.c.Writing().Batch(p, &i, 7)
@@ -130,7 +130,7 @@ func TestTransactionsOutliveASnapshot(t *testing.T) {
 		t.Errorf("partition: %s", got)
 	}
 	b2 := &both{t: t, c: again}
-	if err := b2.end(EndTxn{ProducerID: 40, NewProducerID: 40, NewEpoch: 1, Commit: true, AtMs: 10}, p); err != nil {
+	if err := b2.end(EndTxn{ProducerID: 40, NewProducerID: 40, NewEpoch: 1, Commit: true, AtMs: 10, Previous: -1}, p); err != nil {
 		t.Fatal(err)
 	}
 	at, _ := again.Groups().Of("g", TopicID{1}, 1)
@@ -149,28 +149,64 @@ func TestDroppedFrameUndoesTransactions(t *testing.T) {
 	}
 	before := state()
 	i := batch.Info{ProducerID: 40, Count: 1, Attributes: 1 << 4}
-	var undo []func()
+	var undo []TxnUndo
 	do := func(c Command) {
-		undo = append(undo, w.SaveCommand(&c))
+		undo = append(undo, w.Save(&c))
 		w.Apply(&c)
 	}
-	undo = append(undo, w.Save(40))
-	w.Batch(parts[0], &i, 7)
+	undo = append(undo, w.Batch(parts[0], &i, 7), w.Batch(parts[0], &i, 8), w.Batch(parts[1], &i, 9))
 	do(Command{AddTxnOffsets: &AddTxnOffsets{ProducerID: 40, Offsets: CommitOffsets{Group: "g"}}})
 	do(Command{EndTxn: &EndTxn{ProducerID: 40, NewProducerID: 60, NewEpoch: 0}})
 	do(Command{InitTxn: &InitTxn{ID: "x", ProducerID: 61, OldProducerID: 60}})
 	do(Command{InitTxn: &InitTxn{ID: "new", ProducerID: 62, OldProducerID: -1}})
 	do(Command{ForgetTxn: &ForgetTxn{ID: "x"}})
 	for k := len(undo) - 1; k >= 0; k-- {
-		undo[k]()
+		w.Undo(undo[k])
 	}
 	if after := state(); after != before {
 		t.Errorf("%s, want %s", after, before)
 	}
-	if err := w.CheckBatch(&i); err != nil {
+	if err := w.CheckBatch(parts[0], &i); err != nil {
 		t.Errorf("its producer: %v", err)
 	}
 	if len(w.byPID) != 1 {
 		t.Errorf("%d producers, want one", len(w.byPID))
+	}
+}
+
+// TestTransactionOfADeletedTopic: what was written to a partition that is gone when it is applied opens the transaction for both tables, so that it can be ended.
+func TestTransactionOfADeletedTopic(t *testing.T) {
+	b, parts := newBoth(t)
+	i := batch.Info{ProducerID: 40, Count: 1, Attributes: 1 << 4}
+	b.c.Writing().Batch(parts[0], &i, 7)
+	if err := b.do(Command{DeleteTopic: &DeleteTopic{ID: TopicID{1}}}); err != nil {
+		t.Fatal(err)
+	}
+	b.c.AppliedTransactional(nil, &i, 0, 7)
+	if x, in, _ := b.c.Txns().Get("x"); x.BeganMs == 0 || len(in) != 0 {
+		t.Errorf("%+v, %d partitions", x, len(in))
+	}
+	if err := b.end(EndTxn{ProducerID: 40, NewProducerID: 40, NewEpoch: 1, Previous: -1}); err != nil {
+		t.Errorf("its end: %v", err)
+	}
+	b.must(Command{InitTxn: &InitTxn{ID: "x", ProducerID: 40, Epoch: 2, OldProducerID: 40, OldEpoch: 1, Previous: -1}})
+}
+
+// TestTransactionCommitsItsOffsetsThoughThereIsNoRoom: its records are committed with them.
+func TestTransactionCommitsItsOffsetsThoughThereIsNoRoom(t *testing.T) {
+	b, _ := newBoth(t)
+	b.must(Command{AddTxnOffsets: &AddTxnOffsets{ProducerID: 40, Offsets: CommitOffsets{Group: "g", AtMs: 8, Topics: []TopicOffsets{{ID: TopicID{1}, Partitions: []PartitionOffset{{Index: 1, Offset: 6}}}}}}})
+	b.c.groups.bytes += MaxOffsetsBytes + 1
+	if err := b.end(EndTxn{ProducerID: 40, NewProducerID: 40, NewEpoch: 1, Commit: true, Previous: -1}); err != nil {
+		t.Fatal(err)
+	}
+	if at, _ := b.c.Groups().Of("g", TopicID{1}, 1); at.Offset != 6 {
+		t.Errorf("offset %d", at.Offset)
+	}
+	if err := b.do(commitOf("g", 9, TopicID{1}, 1)); !errors.Is(err, ErrOffsetsBytes) {
+		t.Errorf("one more: %v", err)
+	}
+	if err := b.do(Command{CommitOffsets: &CommitOffsets{Group: "g", Topics: []TopicOffsets{{ID: TopicID{1}, Partitions: []PartitionOffset{{Index: 1, Offset: 7}}}}}}); err != nil {
+		t.Errorf("the same anew: %v", err)
 	}
 }

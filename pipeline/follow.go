@@ -161,7 +161,9 @@ func (f *follower) replay(frame journal.Frame, indexFrom, catalogFrom journal.Of
 		if toIndex {
 			f.p.index.Add(r.Partition, indexEntry(r, &i))
 		}
-		if part := f.p.catalog.ByID(r.Partition); part != nil && toCatalog {
+		if part := f.p.catalog.ByID(r.Partition); part == nil && toCatalog {
+			f.transaction(nil, r, &i, frame.TimestampMs)
+		} else if toCatalog {
 			f.transaction(part, r, &i, frame.TimestampMs)
 			part.AppliedBatch(&i, r.Base, frame.End(), frame.TimestampMs)
 		}

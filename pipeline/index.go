@@ -27,6 +27,8 @@ func (f *follower) enter(frame *placed) {
 				if s.transactional {
 					f.p.catalog.AppliedTransactional(to.part, &i, e.Base, frame.ms)
 				}
+			} else if s.transactional { // its partition is gone
+				f.p.catalog.AppliedTransactional(nil, &batch.Info{ProducerID: s.producer}, e.Base, frame.ms)
 			}
 		}
 		if last := &entries[len(entries)-1]; ok && to.part.Appended(entries[0].Base, last.Next(), frame.epoch) {
@@ -43,6 +45,7 @@ func (f *follower) index(r journal.Record, frameEnd journal.Offset, frameMs int6
 	}
 	to, ok := f.follow(r.Partition)
 	if !ok {
+		f.transaction(nil, r, &i, frameMs)
 		return nil
 	}
 	f.p.index.AddTo(to.index, indexEntry(r, &i))
@@ -78,10 +81,13 @@ func indexEntry(r journal.Record, i *batch.Info) index.Entry {
 	return index.Entry{Base: r.Base, At: r.At, Bytes: uint32(len(r.Payload)), Records: uint32(i.Count), MaxTimestamp: i.MaxTimestamp}
 }
 
-// transaction notes what a batch says of its producer's transaction, before readers see it.
+// transaction notes what a batch says of its producer's transaction, before readers see it. part is nil if it is gone.
 func (f *follower) transaction(part *catalog.Partition, r journal.Record, i *batch.Info, frameMs int64) {
 	switch {
 	case i.Control():
+		if part == nil {
+			return
+		}
 		f.p.catalog.Ended(part, i, r.Base, r.Payload)
 	case i.Transactional():
 		f.p.catalog.AppliedTransactional(part, i, r.Base, frameMs)

@@ -255,7 +255,10 @@ type catchUp struct {
 
 // CatchUp waits until readers see everything that is committed now: so a client whose request was acknowledged as flushed or more finds it in its next read, as with Kafka.
 func (p *Pipeline) CatchUp() {
-	target := p.committed.Load()
+	p.catchUpTo(p.committed.Load())
+}
+
+func (p *Pipeline) catchUpTo(target journal.Offset) {
 	if p.indexed.Load() >= target {
 		return
 	}
@@ -267,6 +270,16 @@ func (p *Pipeline) CatchUp() {
 	for p.indexed.Load() < target && !p.failed.Load() {
 		c.moved.Wait()
 	}
+}
+
+// CatchUpWritten is CatchUp with all that is written by now, acknowledged at whatever level, and has it flushed for that.
+func (p *Pipeline) CatchUpWritten() {
+	target := p.written.Load()
+	if p.indexed.Load() >= target {
+		return
+	}
+	p.flush.demandAll()
+	p.catchUpTo(target)
 }
 
 // wake has those who catch up look again.

@@ -28,9 +28,9 @@ type writer struct {
 	// write goroutine only
 	reqs   []*Request // of this turn
 	undo   []undo
-	untxn  []func()      // undoes what was done to transactions, in order
-	placed *placed       // of the frame in the making
-	taken  time.Duration // when the turn began
+	untxn  []catalog.TxnUndo // undoes what was done to transactions, in order
+	placed *placed           // of the frame in the making
+	taken  time.Duration     // when the turn began
 }
 
 const (
@@ -124,6 +124,7 @@ func (w *writer) begin(body int, now int64) hold {
 
 // assign gives every record its logical offset, or its error, or its original's place, and returns the body bytes of those to be written.
 func (w *writer) assign(nowMs int64) (body int) {
+	clear(w.untxn) // it holds what was
 	w.undo, w.untxn = w.undo[:0], w.untxn[:0]
 	epoch := int32(w.p.replicator.Term())
 	for _, r := range w.reqs {
@@ -155,7 +156,7 @@ func (w *writer) assignTxn(cmd *catalog.Command) error {
 	if err := txns.Check(cmd); err != nil {
 		return err
 	}
-	w.untxn = append(w.untxn, txns.SaveCommand(cmd))
+	w.untxn = append(w.untxn, txns.Save(cmd))
 	txns.Apply(cmd)
 	return nil
 }
@@ -170,7 +171,7 @@ func (w *writer) assignBatch(r *Request, rec *Record, epoch int32, nowMs int64) 
 	transactional := rec.Info.Transactional() && !rec.Info.Control()
 	txns := w.p.catalog.Writing()
 	if transactional {
-		if err := txns.CheckBatch(&rec.Info); err != nil {
+		if err := txns.CheckBatch(part, &rec.Info); err != nil {
 			rec.Err = err
 			return false
 		}
@@ -195,8 +196,7 @@ func (w *writer) assignBatch(r *Request, rec *Record, epoch int32, nowMs int64) 
 		}, nowMs)
 	}
 	if transactional {
-		w.untxn = append(w.untxn, txns.Save(rec.Info.ProducerID))
-		txns.Batch(part, &rec.Info, nowMs)
+		w.untxn = append(w.untxn, txns.Batch(part, &rec.Info, nowMs))
 	}
 	w.undo = append(w.undo, u)
 	rec.Base = part.Next
@@ -261,7 +261,7 @@ func (w *writer) drop(err error) {
 		}
 	}
 	for _, undo := range slices.Backward(w.untxn) {
-		undo()
+		w.p.catalog.Writing().Undo(undo)
 	}
 	w.p.journal.Append.Drop()
 	w.refuse(w.reqs, err)

@@ -47,9 +47,13 @@ func (s *Session) call(h kafka.Header, c *chunk, n int, wait time.Duration) {
 	}
 	s.slot++
 	s.spend(charge(n))
-	if s.calls.waiting.Add(1) == 1 && wait == 0 && h.Key == int16(kmsg.Heartbeat) { // it waits for nothing, and there are many of them: no other goroutine is woken for it
-		s.serve(one) // endData sends the answer
-		return
+	if s.calls.waiting.Add(1) == 1 && wait == 0 && h.Key == int16(kmsg.Heartbeat) { // there are many of them, and they wait for nothing: no other goroutine is woken for it
+		if resp, ok := s.srv.broker.TryHeartbeat(h); ok {
+			one.chunk.Release()
+			s.calls.waiting.Add(-1)
+			s.out.complete(one.slot, one.bytes, answered{piece: piece{bytes: kafka.AppendResponse(nil, h.CorrelationID, resp)}}) // endData sends it
+			return
+		}
 	}
 	s.calls.mu.Lock()
 	defer s.calls.mu.Unlock()
@@ -79,9 +83,7 @@ func (s *Session) serveCalls() {
 			return
 		}
 		s.awaitReader()
-		if s.serve(one) {
-			s.conn.Wake()
-		}
+		s.serve(one)
 	}
 }
 
@@ -107,12 +109,11 @@ func (s *Session) observeFetch(who *kafka.Client, resp kmsg.Response) *pipeline.
 	return labels
 }
 
-// serve answers a request. It says whether the connection has to be woken, to send what can be sent now.
-func (s *Session) serve(c call) (wake bool) {
+func (s *Session) serve(c call) {
 	if s.dead.Load() || s.ctx.Err() != nil && !s.srv.draining.Load() {
 		c.chunk.Release()
 		s.calls.waiting.Add(-1)
-		return false
+		return
 	}
 	resp, release, err := s.srv.broker.Handle(s.ctx, c.who, c.header)
 	labels := s.observeFetch(c.who, resp)
@@ -120,7 +121,7 @@ func (s *Session) serve(c call) (wake bool) {
 	s.calls.waiting.Add(-1) // before complete, whose Wake looks at it
 	if err != nil {
 		s.fail(fmt.Errorf("%w (API key %d, version %d)", err, c.header.Key, c.header.Version))
-		return false
+		return
 	}
 	wait := time.Duration(0)
 	if c.set == s.srv.broker.Policies() { // else what is owed is paid at another rate
@@ -131,7 +132,9 @@ func (s *Session) serve(c call) (wake bool) {
 	if len(out) > s.srv.opts.ConnectionUnsentBytes {
 		s.unsent.Store(int64(len(out))) // until it was sent: the next call waits for that
 	}
-	return s.out.complete(c.slot, c.bytes, answered{piece: piece{bytes: out, release: release}, labels: labels})
+	if s.out.complete(c.slot, c.bytes, answered{piece: piece{bytes: out, release: release}, labels: labels}) {
+		s.conn.Wake()
+	}
 }
 
 // layOut makes a response's bytes. What a Fetch brings is large, so its memory is lent, and goes back with release.

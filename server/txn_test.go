@@ -23,6 +23,7 @@ type producer struct {
 	next   map[string]int32 // sequences by topic and partition
 	endV   int16            // of EndTxn; 5 and up: its answer has the next epoch
 	offset int64            // of the last batch
+	acks   int16            // of its batches; 0: −1
 }
 
 func (c *client) producer(id string, endVersion int16) *producer {
@@ -49,6 +50,9 @@ func (p *producer) write(topic string, partition int32, vs ...string) int16 {
 	b[22] |= 1 << 4
 	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
 	req := produceTo(topic, partition, -1, b)
+	if req.Acks = p.acks; p.acks == 0 {
+		req.Acks = -1
+	}
 	req.Version, req.TransactionID = 9, &p.id
 	got := onlyPart(ask[*kmsg.ProduceResponse](p.client, req))
 	if got.ErrorCode == 0 {
@@ -274,6 +278,29 @@ func TestOffsetsEndWithTheirTransaction(t *testing.T) {
 		old := &producer{client: c, id: "p", pid: pid, epoch: epoch, next: map[string]int32{"t0": 2}, endV: 5}
 		c.is("its epoch is known", old.write("t", 0, "late"), kerr.InvalidProducerEpoch)
 	})
+}
+
+// TestCommitOfWhatIsNotAppliedYet: a batch that was answered as received is part of its transaction, and of no later one.
+func TestCommitOfWhatIsNotAppliedYet(t *testing.T) {
+	for _, endV := range []int16{4, 5} {
+		each(t, func(t *testing.T, n *node) {
+			c := n.dial(t)
+			c.create("t", 1)
+			p := c.producer("p", endV)
+			p.acks = 101
+			var want []string
+			for i := range 20 {
+				v := fmt.Sprint(i)
+				c.is("write", p.write("t", 0, v), nil)
+				commit := i%3 != 1
+				if commit {
+					want = append(want, v)
+				}
+				c.is("end", p.end(commit), nil)
+			}
+			c.sees("ended", "t", 0, 40, want...)
+		})
+	}
 }
 
 func TestDeletedTopicInATransaction(t *testing.T) {

@@ -17,13 +17,14 @@ import (
 // ConsumeCmd is `tidemark consume`.
 type ConsumeCmd struct {
 	ClientFlags
-	Topic     string `arg:"" help:"Topic to read."`
-	From      string `help:"Where to begin: earliest, latest, an offset, or a time like 2026-01-31T08:00:00Z." default:"earliest"`
-	Count     *int64 `help:"Stop after this many records." placeholder:"N"`
-	Follow    bool   `help:"Wait for more instead of stopping at the end."`
-	Group     string `help:"Read as a member of this consumer group, from where it stopped, until interrupted; --from earliest or latest is for what it has not read yet." placeholder:"G"`
-	Partition *int32 `help:"Read this partition only." placeholder:"P"`
-	Format    string `help:"text: the value and a newline. json: one object a line." default:"text"`
+	Topic     string  `arg:"" help:"Topic to read."`
+	From      string  `help:"Where to begin: earliest, latest, an offset, or a time like 2026-01-31T08:00:00Z." default:"earliest"`
+	Count     *int64  `help:"Stop after this many records." placeholder:"N"`
+	Follow    bool    `help:"Wait for more instead of stopping at the end."`
+	Committed bool    `help:"Only what transactions have committed, and nothing behind one that is open."`
+	Group     *string `help:"Read as a member of this consumer group, from where it stopped, until interrupted; --from earliest or latest is for what it has not read yet." placeholder:"G"`
+	Partition *int32  `help:"Read this partition only." placeholder:"P"`
+	Format    string  `help:"text: the value and a newline. json: one object a line." default:"text"`
 }
 
 // Help is kong's detailed help.
@@ -60,6 +61,9 @@ func parseStart(flag, s string) (start, error) {
 		return start{offset: n}, nil
 	}
 	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		if t.UnixMilli() < 0 { // before all that a record's time can be
+			t = time.UnixMilli(0)
+		}
 		return start{offset: -1, time: t}, nil
 	}
 	return start{}, usageErrorf("%s: %q, must be earliest, latest, an offset or a time like 2026-01-31T08:00:00Z", flag, s)
@@ -83,7 +87,7 @@ func (c *ConsumeCmd) Run(e *env) error {
 	case c.Partition != nil && *c.Partition < 0:
 		return usageErrorf("--partition: %d, must not be negative", *c.Partition)
 	}
-	if c.Group != "" {
+	if c.Group != nil {
 		if err := c.checkGroup(from); err != nil {
 			return err
 		}
@@ -107,6 +111,11 @@ func (c *ConsumeCmd) Run(e *env) error {
 // spans asks where each partition begins and ends now. Without --follow, empty ones are left out.
 func (c *ConsumeCmd) spans(ctx context.Context, admin *kadm.Client, from start) (map[int32]*span, error) {
 	starts, ends, err := listedBounds(ctx, admin, c.Topic)
+	if err == nil && c.Committed {
+		if ends, err = listedOffsets(admin.ListCommittedOffsets(ctx, c.Topic)); err != nil {
+			err = topicError(c.Topic, err)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +198,7 @@ func (c *ConsumeCmd) print(e *env, spans map[int32]*span) error {
 	cl, err := c.client(e.ctx,
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{c.Topic: offsets}),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()), // records that went away are an error, not a silent jump
-		kgo.FetchIsolationLevel(kgo.ReadUncommitted()),
+		kgo.FetchIsolationLevel(c.isolation()),
 		kgo.KeepControlRecords(), // they count towards the end
 		kgo.FetchMaxWait(time.Second),
 		kgo.KeepRetryableFetchErrors(), // one that stays is an error of ours
@@ -251,6 +260,14 @@ func (c *ConsumeCmd) print(e *env, spans map[int32]*span) error {
 			stopDone(cl, c.Topic, offsets, spans)
 		}
 	}
+}
+
+// isolation is what of transactions is read.
+func (c *ConsumeCmd) isolation() kgo.IsolationLevel {
+	if c.Committed {
+		return kgo.ReadCommitted()
+	}
+	return kgo.ReadUncommitted()
 }
 
 // appendRecord lays a record out as --format says.

@@ -7,12 +7,15 @@ import (
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // checkGroup says which flags do not go with --group.
 func (c *ConsumeCmd) checkGroup(from start) error {
 	switch {
+	case *c.Group == "":
+		return usageErrorf("--group: a group has a name")
 	case c.Partition != nil:
 		return usageErrorf("--partition and --group: the group decides who reads which partition")
 	case from.offset >= 0 || !from.time.IsZero():
@@ -35,8 +38,9 @@ func (c *ConsumeCmd) groupRun(e *env, from start) error {
 	if from.latest {
 		begin = kgo.NewOffset().AtEnd()
 	}
-	cl, err := c.client(e.ctx, kgo.ConsumeTopics(c.Topic), kgo.ConsumerGroup(c.Group), kgo.ConsumeResetOffset(begin), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
-		kgo.FetchIsolationLevel(kgo.ReadUncommitted()))
+	cl, err := c.client(e.ctx, kgo.ConsumeTopics(c.Topic), kgo.ConsumerGroup(*c.Group), kgo.ConsumeResetOffset(begin), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
+		kgo.Balancers(kgo.RangeBalancer(), kgo.RoundRobinBalancer(), kgo.StickyBalancer()), // one of which every other client knows
+		kgo.FetchIsolationLevel(c.isolation()))
 	if err != nil {
 		return err
 	}
@@ -59,12 +63,18 @@ func (c *ConsumeCmd) groupRun(e *env, from start) error {
 		left -= int64(len(printed))
 		if len(printed) > 0 {
 			if err := cl.CommitRecords(context.WithoutCancel(e.ctx), printed...); err != nil {
-				fmt.Fprintf(e.stderr, "tidemark: group %q: not committed, another member may print it too: %s\n", c.Group, oneLine(err))
+				fmt.Fprintf(e.stderr, "tidemark: group %q: not committed, another member may print it too: %s\n", *c.Group, oneLine(err))
 			}
 		}
 		cl.AllowRebalance()
 		for _, ferr := range fetches.Errors() {
-			if e.ctx.Err() == nil && !errors.Is(ferr.Err, context.Canceled) {
+			session := (*kgo.ErrGroupSession)(nil)
+			switch {
+			case e.ctx.Err() != nil || errors.Is(ferr.Err, context.Canceled):
+			case errors.As(ferr.Err, &session) && !errors.Is(ferr.Err, kerr.InconsistentGroupProtocol) && !errors.Is(ferr.Err, kerr.InvalidGroupID): // the broker was away, or took it for dead: it joins again by itself
+				fmt.Fprintf(e.stderr, "tidemark: group %q: %s; joining again\n", *c.Group, oneLine(session.Err))
+			case kerr.IsRetriable(ferr.Err):
+			default:
 				return topicError(c.Topic, ferr.Err)
 			}
 		}

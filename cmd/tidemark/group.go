@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -33,6 +35,14 @@ func groupError(group string, err error) error {
 	return fmt.Errorf("group %q: %w", group, err)
 }
 
+// printable is a name as it is, or quoted if a terminal would take some of it for something else.
+func printable(name string) string {
+	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(name)
+	}
+	return name
+}
+
 // GroupListCmd is `tidemark group list`.
 type GroupListCmd struct {
 	ClientFlags
@@ -55,7 +65,7 @@ func (c *GroupListCmd) Run(e *env) error {
 		fmt.Fprintln(w, "GROUP\tSTATE\tMEMBERS\tLAG")
 		for _, g := range groups.Sorted() {
 			l := lags[g.Group]
-			fmt.Fprintf(w, "%s\t%s\t%d\t%d\n", g.Group, g.State, len(l.Members), l.Lag.Total())
+			fmt.Fprintf(w, "%s\t%s\t%d\t%d\n", printable(g.Group), g.State, len(l.Members), l.Lag.Total())
 		}
 		return w.Flush()
 	})
@@ -91,7 +101,7 @@ func (c *GroupDescribeCmd) Run(e *env) error {
 		case g.State == "Dead":
 			return groupError(c.Name, kerr.GroupIDNotFound)
 		}
-		fmt.Fprintf(e.stdout, "group %s: %s, %d members", g.Group, g.State, len(g.Members))
+		fmt.Fprintf(e.stdout, "group %s: %s, %d members", printable(g.Group), g.State, len(g.Members))
 		if g.Protocol != "" {
 			fmt.Fprintf(e.stdout, ", protocol %s", g.Protocol)
 		}
@@ -99,18 +109,18 @@ func (c *GroupDescribeCmd) Run(e *env) error {
 		w := tabwriter.NewWriter(e.stdout, 0, 8, 2, ' ', 0)
 		fmt.Fprintln(w, "TOPIC\tPARTITION\tCOMMITTED\tEND\tLAG\tMEMBER\tCLIENT\tHOST")
 		for _, l := range g.Lag.Sorted() {
-			committed, lag := fmt.Sprint(l.Commit.At), fmt.Sprint(l.Lag)
+			committed, lag, end := fmt.Sprint(l.Commit.At), fmt.Sprint(l.Lag), fmt.Sprint(l.End.Offset)
 			if l.Commit.At < 0 {
 				committed = "-"
 			}
 			if l.Err != nil {
-				lag = oneLine(l.Err)
+				lag, end = "-", "-"
 			}
 			member, client, host := "-", "-", "-"
 			if l.Member != nil {
 				member, client, host = l.Member.MemberID, l.Member.ClientID, strings.TrimPrefix(l.Member.ClientHost, "/")
 			}
-			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\t%s\t%s\t%s\n", l.Topic, l.Partition, committed, l.End.Offset, lag, member, client, host)
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", l.Topic, l.Partition, committed, end, lag, member, client, host)
 		}
 		return w.Flush()
 	})
@@ -149,6 +159,9 @@ func (c *GroupResetCmd) Run(e *env) error {
 			return groupError(c.Name, err)
 		}
 		topics := c.Topic
+		if slices.Contains(topics, "") {
+			return usageErrorf("--topic: an empty name")
+		}
 		if len(topics) == 0 {
 			for topic := range have {
 				topics = append(topics, topic)
@@ -247,7 +260,7 @@ func (c *GroupDeleteCmd) Run(e *env) error {
 				errs = append(errs, groupError(r.Group, r.Err))
 				continue
 			}
-			fmt.Fprintf(e.stdout, "deleted %s\n", r.Group)
+			fmt.Fprintf(e.stdout, "deleted %s\n", printable(r.Group))
 		}
 		return errors.Join(errs...)
 	})

@@ -25,8 +25,9 @@ type wish struct {
 // assignRange gives each member a stretch of each topic, the first ones one partition more where it does not come out even. Members are in order.
 func assignRange(in []wish) map[string][]Partition {
 	out := make(map[string][]Partition, len(in))
-	for _, t := range topicsOf(in) {
-		takers := takersOf(in, t)
+	topics, all := topicsOf(in)
+	for _, t := range topics {
+		takers := all[t.ID]
 		n, at := int(t.Partitions), int32(0)
 		for i, k := range takers {
 			size := n / len(takers)
@@ -57,8 +58,9 @@ func assignUniform(in []wish) map[string][]Partition {
 		}
 	}
 	load := make([]int, len(in))
-	for _, t := range topicsOf(in) {
-		takers := takersOf(in, t)
+	topics, all := topicsOf(in)
+	for _, t := range topics {
+		takers := all[t.ID]
 		for i := range t.Partitions {
 			pl := place{p: Partition{t.ID, i}, takers: takers, of: -1}
 			if k, had := before[pl.p]; had && slices.Contains(takers, k) {
@@ -101,27 +103,17 @@ func assignUniform(in []wish) map[string][]Partition {
 	return out
 }
 
-// topicsOf are the topics that somebody wants, each once.
-func topicsOf(in []wish) (ts []Topic) {
-	seen := make(map[[16]byte]bool)
+// topicsOf are the topics that somebody wants, each once, and who wants each, by their place in in.
+func topicsOf(in []wish) (ts []Topic, takers map[[16]byte][]int) {
+	takers = make(map[[16]byte][]int)
 	for k := range in {
 		for _, t := range in[k].topics {
-			if !seen[t.ID] {
-				seen[t.ID] = true
+			if takers[t.ID] == nil {
 				ts = append(ts, t)
 			}
+			takers[t.ID] = append(takers[t.ID], k)
 		}
 	}
 	slices.SortFunc(ts, func(a, b Topic) int { return slices.Compare(a.ID[:], b.ID[:]) })
-	return ts
-}
-
-// takersOf are those who want a topic, by their place in in.
-func takersOf(in []wish, t Topic) (takers []int) {
-	for k := range in {
-		if slices.ContainsFunc(in[k].topics, func(o Topic) bool { return o.ID == t.ID }) {
-			takers = append(takers, k)
-		}
-	}
-	return takers
+	return ts, takers
 }

@@ -50,6 +50,15 @@ type ConsumerHeartbeat struct {
 
 func (ConsumerHeartbeat) event() {}
 
+// size is about what it makes its member hold.
+func (h *ConsumerHeartbeat) size() int64 {
+	n := 512 + len(h.ClientID) + len(h.Rack) + len(h.Instance) + 32*len(pattern(h.Regex))
+	for _, t := range h.Subscribed {
+		n += 16 + len(t)
+	}
+	return int64(n)
+}
+
 // ConsumerReply answers ConsumerHeartbeat.
 type ConsumerReply struct {
 	Err      *kerr.Error
@@ -114,7 +123,7 @@ func (g *Consumer) Step(now time.Duration, ref Ref, e Event) []Answer {
 	case Commit:
 		body = Reply{g.commit(e.Who, e.Of, false)}
 	case CommitTxn:
-		body = Reply{g.commit(e.Who, nil, true)}
+		body = Reply{g.commit(e.Who, e.Of, true)}
 	case Delete:
 		body = Reply{}
 		if !g.Idle() {
@@ -464,9 +473,9 @@ func (g *Consumer) Gone() bool { return false }
 
 // Bytes is about what the group's members hold.
 func (g *Consumer) Bytes() int64 {
-	n := 0
+	n := entryBytes
 	for _, m := range g.order {
-		n += 512 + len(m.id) + len(m.clientID) + len(m.host) + 64*(len(m.assigned)+len(m.revoking)) + len(pattern(m.regex))
+		n += 512 + len(m.id) + len(m.instance) + len(m.rack) + len(m.clientID) + len(m.host) + 96*(len(m.assigned)+len(m.revoking)) + 32*len(g.target[m.id]) + 32*len(pattern(m.regex))
 		for _, t := range m.subscribed {
 			n += 16 + len(t)
 		}

@@ -3,6 +3,8 @@ package group
 import (
 	"container/heap"
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -215,9 +217,34 @@ func (c *Coordinator) fire() {
 	c.arm()
 	c.mu.Unlock()
 	for _, e := range ready {
+		if e.mu.TryLock() {
+			c.tick(e)
+		} else { // one that is busy does not hold up the others
+			go func() {
+				e.mu.Lock()
+				c.tick(e)
+			}()
+		}
+	}
+}
+
+// tick has the group of a locked entry look at its timeouts, and unlocks it.
+func (c *Coordinator) tick(e *entry) {
+	defer e.mu.Unlock()
+	if !e.gone {
+		c.step(e, 0, Tick{})
+	}
+}
+
+// Sweep forgets groups that have no members and nothing committed any more: their topics were deleted.
+func (c *Coordinator) Sweep() {
+	c.mu.Lock()
+	all := slices.Collect(maps.Values(c.groups))
+	c.mu.Unlock()
+	for _, e := range all {
 		e.mu.Lock()
-		if !e.gone {
-			c.step(e, 0, Tick{})
+		if !e.gone && e.group.Idle() {
+			c.settle(e)
 		}
 		e.mu.Unlock()
 	}
@@ -240,6 +267,16 @@ func (c *Coordinator) Join(ctx context.Context, name string, j Join) (JoinReply,
 
 // Sync fetches a member's part. Not ok: ctx ended before the leader said which.
 func (c *Coordinator) Sync(ctx context.Context, name string, s Sync) (SyncReply, bool) {
+	size := int64(0)
+	for _, part := range s.Assignments {
+		size += int64(len(part))
+	}
+	c.mu.Lock()
+	full := size > knownMemberBytes && c.bytes+size > c.cfg.Bytes
+	c.mu.Unlock()
+	if full {
+		return SyncReply{Err: kerr.GroupMaxSizeReached}, true
+	}
 	return ask[SyncReply](c, ctx, name, s, nil)
 }
 
@@ -248,10 +285,26 @@ func (c *Coordinator) Heartbeat(name string, w Who) *kerr.Error {
 	return c.now(name, Heartbeat{w}, nil)
 }
 
+// TryHeartbeat is Heartbeat for who may not wait; not ok: the group is busy.
+func (c *Coordinator) TryHeartbeat(name string, w Who) (err *kerr.Error, ok bool) {
+	c.mu.Lock()
+	e := c.groups[name]
+	c.mu.Unlock()
+	if e == nil || !e.mu.TryLock() {
+		return nil, false
+	}
+	defer e.mu.Unlock()
+	if e.gone || e.group.Idle() {
+		return nil, false
+	}
+	answers := e.group.Step(c.cfg.Now(), 1, Heartbeat{w}) // which has no other answer than its own, and makes nothing due earlier
+	return answers[0].Body.(Reply).Err, true
+}
+
 // ConsumerHeartbeat is all that a member of a group of KIP-848 says.
 func (c *Coordinator) ConsumerHeartbeat(name string, h ConsumerHeartbeat) (r ConsumerReply) {
 	c.mu.Lock()
-	full := h.Generation == 0 && c.bytes > c.cfg.Bytes
+	full := (h.Generation == 0 || h.size() > knownMemberBytes) && c.bytes+h.size() > c.cfg.Bytes
 	c.mu.Unlock()
 	if full {
 		return ConsumerReply{Err: kerr.GroupMaxSizeReached}
@@ -272,8 +325,8 @@ func (c *Coordinator) Commit(name string, w Who, of []Partition, submit func()) 
 }
 
 // CommitTxn is Commit for offsets of a transaction.
-func (c *Coordinator) CommitTxn(name string, w Who, submit func()) *kerr.Error {
-	return c.now(name, CommitTxn{w}, submit)
+func (c *Coordinator) CommitTxn(name string, w Who, of []Partition, submit func()) *kerr.Error {
+	return c.now(name, CommitTxn{w, of}, submit)
 }
 
 // Delete calls submit if the group has no members, and forgets it.

@@ -68,7 +68,7 @@ func (c *Coordinator) Describe(name string) (d Description, ok bool) {
 	defer e.mu.Unlock()
 	d = e.group.Describe()
 	d.Name = name
-	return d, !e.gone
+	return d, !e.gone && (!e.group.Idle() || c.cfg.Keeps(name))
 }
 
 // All describes all groups that are in memory, by name.

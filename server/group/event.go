@@ -96,7 +96,10 @@ type Commit struct {
 }
 
 // CommitTxn is Commit for offsets of a transaction: from outside they may come while there are members, since the producer is checked by its epoch.
-type CommitTxn struct{ Who }
+type CommitTxn struct {
+	Who
+	Of []Partition
+}
 
 // Delete asks whether the group may go; it may while it has no members.
 type Delete struct{}

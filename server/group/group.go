@@ -216,7 +216,8 @@ func (g *Group) onLeave(now time.Duration, ref Ref, e Leave) {
 		}
 		if _, given := g.pending[w.Member]; given && w.Instance == "" {
 			delete(g.pending, w.Member)
-			errs, left = append(errs, nil), true
+			errs = append(errs, nil)
+			g.fewer(now)
 			continue
 		}
 		m, err := g.find(w)
@@ -253,11 +254,11 @@ func (m *member) waits() bool { return m.join != 0 || m.sync != 0 }
 
 // onTick takes out whose time is up, and begins the next generation when that is due.
 func (g *Group) onTick(now time.Duration) {
-	left := false
+	left, dropped := false, false
 	for id, until := range g.pending {
 		if until <= now {
 			delete(g.pending, id)
-			left = true
+			dropped = true
 		}
 	}
 	for _, m := range slices.Clone(g.order) {
@@ -273,6 +274,8 @@ func (g *Group) onTick(now time.Duration) {
 	}
 	if left {
 		g.changed(now)
+	} else if dropped {
+		g.fewer(now)
 	}
 	if g.state == Preparing && g.joinBy <= now {
 		g.joinTimeUp(now)
@@ -310,12 +313,18 @@ func (g *Group) Idle() bool { return len(g.members)+len(g.pending) == 0 }
 
 // Bytes is about what the group's members hold.
 func (g *Group) Bytes() int64 {
-	n := 64 * len(g.pending)
+	n := entryBytes
+	for id := range g.pending {
+		n += 64 + len(id)
+	}
 	for _, m := range g.order {
 		n += m.bytes()
 	}
 	return int64(n)
 }
+
+// entryBytes is about what a group holds besides its members.
+const entryBytes = 1 << 10
 
 func (m *member) bytes() int {
 	n := 256 + len(m.id) + len(m.instance) + len(m.clientID) + len(m.host) + len(m.assignment)

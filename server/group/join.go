@@ -164,6 +164,13 @@ func (g *Group) changed(now time.Duration) {
 	}
 }
 
+// fewer follows the going of an id that never joined: it may be what a generation waits for.
+func (g *Group) fewer(now time.Duration) {
+	if g.state == Preparing {
+		g.begin(now)
+	}
+}
+
 // prepare has all members join again, unless that is under way, and begins the next generation if nobody is missing.
 func (g *Group) prepare(now time.Duration) {
 	was := g.state
@@ -216,7 +223,7 @@ func (g *Group) joinTimeUp(now time.Duration) {
 		}
 	}
 	if len(g.members) > 0 && !slices.ContainsFunc(g.order, func(m *member) bool { return m.join != 0 }) {
-		g.joinBy = now + g.patience()
+		g.joinBy = now + max(g.patience(), 100*time.Millisecond)
 		return
 	}
 	g.generate(now)

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 	"strings"
 
@@ -42,6 +43,9 @@ func (b *Broker) consumerGroupHeartbeat(_ context.Context, c *Client, kreq kmsg.
 	if req.Version >= 1 && req.SubscribedTopicRegex != nil {
 		h.RegexSaid = true
 		if *req.SubscribedTopicRegex != "" {
+			if len(*req.SubscribedTopicRegex) > patternMax {
+				return refuse(kerr.InvalidRegularExpression, fmt.Sprintf("a pattern has at most %d bytes", patternMax))
+			}
 			re, err := regexp.Compile(wholePrefix + *req.SubscribedTopicRegex + wholeSuffix)
 			if err != nil {
 				return refuse(kerr.InvalidRegularExpression, err.Error())
@@ -86,6 +90,7 @@ func (b *Broker) consumerGroupHeartbeat(_ context.Context, c *Client, kreq kmsg.
 const (
 	wholePrefix = "^(?:"
 	wholeSuffix = ")$"
+	patternMax  = 1000
 )
 
 // groupTopics shows a view's topics to a group. Two views are the same if they are one.

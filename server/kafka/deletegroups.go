@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -32,5 +33,10 @@ func (b *Broker) deleteGroup(ctx context.Context, c *Client, name string) int16 
 	}); err != nil {
 		return err.Code
 	}
-	return groupCode(pending.Wait(ctx).Err)
+	err := pending.Wait(ctx).Err
+	b.groups.Forget(name)
+	if errors.Is(err, catalog.ErrUnknownGroup) { // it had committed nothing
+		err = nil
+	}
+	return groupCode(err)
 }

@@ -33,7 +33,7 @@ func (b *Broker) endTransaction(ctx context.Context, c *Client, kreq kmsg.Reques
 		} else if x.BeganMs == 0 {
 			return nil // it has ended so, or nothing was written
 		}
-		if err := b.endTxn(ctx, c, x, parts, req.Commit, id, epoch); err != nil {
+		if err := b.endTxn(ctx, c, x, parts, req.Commit, id, epoch, -1); err != nil {
 			return err
 		}
 		resp.ProducerID, resp.ProducerEpoch = id, epoch

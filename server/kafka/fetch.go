@@ -170,11 +170,16 @@ func (b *Broker) fetchBounds(fp *fetchPart) {
 
 const readCommitted = 1
 
-// aborted names the aborted transactions that what is read below end may have batches of.
-func (fp *fetchPart) aborted(end journal.LogicalOffset) {
+// aborted names the aborted transactions that what is read may have batches of.
+func (fp *fetchPart) aborted() {
 	fp.resp.AbortedTransactions = []kmsg.FetchResponseTopicPartitionAbortedTransaction{}
 	if len(fp.resp.RecordBatches) == 0 {
 		return
+	}
+	end := fp.from
+	for b := fp.resp.RecordBatches; len(b) >= batch.HeaderBytes; b = b[min(len(b), batch.Bytes(b)):] {
+		i := batch.Head(b)
+		end = journal.LogicalOffset(i.Base) + journal.LogicalOffset(i.Count)
 	}
 	for _, a := range fp.part.AbortedIn(fp.from, end) {
 		one := kmsg.NewFetchResponseTopicPartitionAbortedTransaction()
@@ -302,7 +307,7 @@ func (b *Broker) fetchRead(req *kmsg.FetchRequest, parts []fetchPart, limit int)
 			fp.resp.RecordBatches = data
 		}
 		if fp.committed {
-			fp.aborted(end)
+			fp.aborted()
 		}
 		used += len(data)
 	}

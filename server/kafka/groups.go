@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -40,9 +41,12 @@ func errCode(err *kerr.Error) int16 {
 	return err.Code
 }
 
-// groupIDError: a group that has members has a name.
+// groupIDMax is what a group's name may have, bytes: old versions of ListGroups cannot name a longer one than 32,767.
+const groupIDMax = 1024
+
+// groupIDError: a group that has members has a name, which is UTF-8.
 func groupIDError(name string) *kerr.Error {
-	if name == "" {
+	if name == "" || len(name) > groupIDMax || !utf8.ValidString(name) {
 		return kerr.InvalidGroupID
 	}
 	return nil
@@ -81,10 +85,11 @@ const expireEvery = 10 * time.Minute
 
 // ExpireOffsets forgets, until ctx ends, the offsets of groups that have had no members for the retention, as Kafka does: those that are older than it themselves. A start of the node begins the time of a group anew that has no members since.
 func (b *Broker) ExpireOffsets(ctx context.Context) {
-	if b.cfg.Group.OffsetRetention == 0 {
-		return
+	every := expireEvery
+	if keep := b.cfg.Group.OffsetRetention; keep > 0 {
+		every = min(every, keep)
 	}
-	tick := time.NewTicker(min(expireEvery, b.cfg.Group.OffsetRetention))
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	started := b.p.Now()
 	for {
@@ -92,6 +97,10 @@ func (b *Broker) ExpireOffsets(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		b.groups.Sweep()
+		if b.cfg.Group.OffsetRetention == 0 {
+			continue
 		}
 		for _, name := range b.p.Groups().Names() {
 			since, empty := b.groups.EmptySince(name)

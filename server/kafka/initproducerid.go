@@ -68,8 +68,8 @@ func (b *Broker) initTxn(ctx context.Context, c *Client, req *kmsg.InitProducerI
 	} else {
 		claims := req.ProducerID >= 0 && req.ProducerEpoch >= 0
 		switch {
-		case claims && x.ProducerID == req.ProducerID && x.Previous == req.ProducerEpoch && x.Epoch == x.Previous+1 && x.BeganMs == 0:
-			return x.ProducerID, x.Epoch, nil // its answer was lost
+		case claims && x.ProducerID == req.ProducerID && x.Previous == req.ProducerEpoch && x.BeganMs == 0:
+			return x.ProducerID, x.Epoch, nil // its answer was lost, and nobody has had it since
 		case claims && (x.ProducerID != req.ProducerID || x.Epoch != req.ProducerEpoch):
 			return 0, 0, catalog.ErrFenced
 		}
@@ -78,7 +78,11 @@ func (b *Broker) initTxn(ctx context.Context, c *Client, req *kmsg.InitProducerI
 			return 0, 0, err
 		}
 		if x.BeganMs != 0 { // whoever had it is fenced with that already
-			if err := b.endTxn(ctx, c, x, parts, false, id, epoch); err != nil {
+			previous := int16(-1)
+			if claims {
+				previous = req.ProducerEpoch
+			}
+			if err := b.endTxn(ctx, c, x, parts, false, id, epoch, previous); err != nil {
 				return 0, 0, err
 			}
 			x.ProducerID, x.Epoch = id, epoch

@@ -42,6 +42,9 @@ func (b *Broker) joinGroup(ctx context.Context, c *Client, kreq kmsg.Request) km
 	if req.Version >= 1 {
 		join.Rebalance = millis(req.RebalanceTimeoutMillis)
 	}
+	if join.Rebalance <= 0 {
+		join.Rebalance = session
+	}
 	for _, p := range req.Protocols {
 		join.Protocols = append(join.Protocols, group.Protocol{Name: p.Name, Metadata: bytes.Clone(p.Metadata)}) // it stays, the request's bytes do not
 	}

@@ -77,14 +77,11 @@ func committedOffset(topic *catalog.Topic, unknown *kerr.Error, index int32, off
 
 // commitOffsets has a member's offsets made durable, if it may commit now. A commit of nothing is checked all the same.
 func (b *Broker) commitOffsets(ctx context.Context, c *Client, w group.Who, cmd *catalog.CommitOffsets) int16 {
-	var of []group.Partition
-	for _, t := range cmd.Topics {
-		for _, p := range t.Partitions {
-			of = append(of, group.Partition{Topic: t.ID, Index: p.Index})
-		}
+	if err := groupIDError(cmd.Group); err != nil && cmd.Group != "" { // one without members may have none, as in Kafka
+		return err.Code
 	}
 	var pending *pipeline.PendingCommand
-	if err := b.groups.Commit(cmd.Group, w, of, func() {
+	if err := b.groups.Commit(cmd.Group, w, partitionsOf(cmd), func() {
 		if len(cmd.Topics) > 0 {
 			pending = b.submitGroup(c, cmd.Group, catalog.Command{CommitOffsets: cmd})
 		}
@@ -95,6 +92,16 @@ func (b *Broker) commitOffsets(ctx context.Context, c *Client, w group.Who, cmd 
 		return 0
 	}
 	return groupCode(pending.Wait(ctx).Err)
+}
+
+// partitionsOf are the partitions that offsets are of.
+func partitionsOf(cmd *catalog.CommitOffsets) (of []group.Partition) {
+	for _, t := range cmd.Topics {
+		for _, p := range t.Partitions {
+			of = append(of, group.Partition{Topic: t.ID, Index: p.Index})
+		}
+	}
+	return of
 }
 
 // topicOf finds a topic by id or by name, and says how it is called if there is none.

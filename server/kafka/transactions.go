@@ -73,9 +73,10 @@ func (b *Broker) next(ctx context.Context, c *Client, x catalog.Txn) (id int64, 
 }
 
 // endTxn ends a transaction as it was found, and gives its producer the id and epoch with which it goes on. ErrTxnChanged: it was not so any more.
-func (b *Broker) endTxn(ctx context.Context, c *Client, x catalog.Txn, parts []*catalog.Partition, commit bool, newID int64, newEpoch int16) error {
+// previous is the epoch that the producer itself has, if its epoch is being raised; −1 otherwise.
+func (b *Broker) endTxn(ctx context.Context, c *Client, x catalog.Txn, parts []*catalog.Partition, commit bool, newID int64, newEpoch, previous int16) error {
 	now := time.Now().UnixMilli()
-	cmd := &catalog.EndTxn{ProducerID: x.ProducerID, Epoch: x.Epoch, NewProducerID: newID, NewEpoch: newEpoch, Commit: commit, AtMs: now, Partitions: []uint32{}}
+	cmd := &catalog.EndTxn{ProducerID: x.ProducerID, Epoch: x.Epoch, NewProducerID: newID, NewEpoch: newEpoch, Commit: commit, AtMs: now, Partitions: []uint32{}, Previous: previous}
 	var ends []pipeline.Record
 	for _, p := range parts {
 		cmd.Partitions = append(cmd.Partitions, p.ID)
@@ -86,14 +87,18 @@ func (b *Broker) endTxn(ctx context.Context, c *Client, x catalog.Txn, parts []*
 		ends = ends[:len(ends)-1]
 	}
 	labels := &pipeline.Labels{ClientID: c.ID, Turn: c.Turn}
-	return b.p.SubmitCommand(catalog.Command{EndTxn: cmd}, labels, b.cfg.CommandTimeout, ends...).Wait(ctx).Err
+	err := b.p.SubmitCommand(catalog.Command{EndTxn: cmd}, labels, b.cfg.CommandTimeout, ends...).Wait(ctx).Err
+	if errors.Is(err, catalog.ErrFenced) || errors.Is(err, catalog.ErrUnknownProducer) {
+		return catalog.ErrTxnChanged // it was this epoch's when it was looked at: somebody, perhaps the same client, has ended it meanwhile
+	}
+	return err
 }
 
 // settle calls decide, which looks at what is applied and acts on it, until what it saw was still so when it was written.
 func (b *Broker) settle(decide func() error) error {
 	var err error
 	for range txnTries {
-		b.p.CatchUp()
+		b.p.CatchUpWritten() // a batch may have been answered at a level that is less than applied
 		if err = decide(); !errors.Is(err, catalog.ErrTxnChanged) {
 			return err
 		}
@@ -148,6 +153,6 @@ func (b *Broker) abortLate(ctx context.Context, seen catalog.Txn) {
 		if err != nil {
 			return err
 		}
-		return b.endTxn(ctx, c, x, parts, false, id, epoch)
+		return b.endTxn(ctx, c, x, parts, false, id, epoch, -1)
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tidemark/catalog"
@@ -56,12 +57,18 @@ func (b *Broker) addTxnOffsets(ctx context.Context, c *Client, req *kmsg.TxnOffs
 	if req.Version < 3 {
 		who = group.Who{Generation: -1}
 	}
+	if b.p.Groups().Full() {
+		return Code(catalog.ErrOffsetsBytes)
+	}
 	var pending *pipeline.PendingCommand
-	if err := b.groups.CommitTxn(req.Group, who, func() {
+	if err := b.groups.CommitTxn(req.Group, who, partitionsOf(&cmd.Offsets), func() {
 		if len(cmd.Offsets.Topics) > 0 {
 			pending = b.submitGroup(c, req.Group, catalog.Command{AddTxnOffsets: cmd})
 		}
 	}); err != nil {
+		if err == kerr.StaleMemberEpoch { // which this key does not have: Java's producer would take it for fatal
+			err = kerr.IllegalGeneration
+		}
 		return err.Code
 	}
 	if pending == nil {
