@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -406,4 +407,27 @@ func TestStopAnswersWaitingMembers(t *testing.T) {
 			t.Errorf("error %d", r.ErrorCode)
 		}
 	})
+}
+
+// TestOffsetsExpire: a group's offsets are forgotten when it has had no members for the retention, and not while it has.
+func TestOffsetsExpire(t *testing.T) {
+	n := start(t, TransportNet, func(c *config) { c.server.Kafka.Group.OffsetRetention = 50 * time.Millisecond })
+	c := n.dial(t)
+	lives := &wire{client: c, n: n, topic: "lives"}
+	lives.id = lives.create("lives", 2)
+	member := lives.joined(1)
+	lives.same("commit", lives.commit(6, member, 1, ""), []int16{0, 0, 3})
+	gone := &wire{client: c, n: n, topic: "gone"}
+	gone.id = gone.create("gone", 2)
+	gone.same("commit", gone.commit(6, "", -1, ""), []int16{0, 0, 3})
+	groups := n.srv.pipeline.Groups()
+	eventually(t, "the offsets of who has no members expire", func() bool { return !groups.Has("gone") })
+	if !groups.Has("lives") {
+		t.Error("the offsets of a group with a member are gone")
+	}
+	ask[*kmsg.LeaveGroupResponse](c, &kmsg.LeaveGroupRequest{Group: "lives", MemberID: member})
+	eventually(t, "and those of who has none any more", func() bool { return !groups.Has("lives") })
+	if got := len(ask[*kmsg.ListGroupsResponse](c, &kmsg.ListGroupsRequest{Version: 4}).Groups); got != 0 {
+		t.Errorf("%d groups are listed, want none", got)
+	}
 }
