@@ -42,13 +42,18 @@ func (p *producer) init(timeout time.Duration) {
 	p.pid, p.epoch, p.next = r.ProducerID, r.ProducerEpoch, map[string]int32{}
 }
 
+// transactional makes a batch one of a transaction.
+func transactional(b []byte) []byte {
+	b[22] |= 1 << 4
+	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
+	return b
+}
+
 // write writes values in the producer's transaction and returns the error code.
 func (p *producer) write(topic string, partition int32, vs ...string) int16 {
 	p.t.Helper()
 	at := fmt.Sprint(topic, partition)
-	b := sequenced(kwire.Producer{ID: p.pid, Epoch: p.epoch, Sequence: p.next[at]}, nil, vs...)
-	b[22] |= 1 << 4
-	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
+	b := transactional(sequenced(kwire.Producer{ID: p.pid, Epoch: p.epoch, Sequence: p.next[at]}, nil, vs...))
 	req := produceTo(topic, partition, -1, b)
 	if req.Acks = p.acks; p.acks == 0 {
 		req.Acks = -1

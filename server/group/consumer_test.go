@@ -196,6 +196,17 @@ func TestConsumersSettle(t *testing.T) {
 				}
 			}
 		}
+		pass := func(d time.Duration) {
+			now += d
+			for next := g.Next(); next != 0 && next <= now; next = g.Next() {
+				g.Step(now, 0, Tick{})
+			}
+			for _, c := range clients { // who was taken out notices, and lets go before it reads on
+				if m := g.members[c.id]; m == nil && c.epoch != 0 {
+					c.epoch, c.owns = 0, map[Partition]bool{}
+				}
+			}
+		}
 		beat := func(c *client, assignor *string) {
 			h := ConsumerHeartbeat{Who: Who{Member: c.id, Generation: c.epoch}, Topics: topics, Owned: slices.SortedFunc(maps.Keys(c.owns), comparePartitions)}
 			if h.Owned == nil {
@@ -235,15 +246,7 @@ func TestConsumersSettle(t *testing.T) {
 				all[rng.IntN(len(all))].Partitions++
 				topics = &world848{all: all}
 			case k == 4:
-				now += time.Duration(rng.IntN(4000)) * time.Millisecond
-				for next := g.Next(); next != 0 && next <= now; next = g.Next() {
-					g.Step(now, 0, Tick{})
-				}
-				for _, c := range clients { // who was taken out notices, and lets go before it reads on
-					if m := g.members[c.id]; m == nil && c.epoch != 0 {
-						c.epoch, c.owns = 0, map[Partition]bool{}
-					}
-				}
+				pass(time.Duration(rng.IntN(4000)) * time.Millisecond)
 			case k == 5 && len(clients) > 0:
 				a := []string{Uniform, Range}[rng.IntN(2)]
 				beat(clients[rng.IntN(len(clients))], &a)
@@ -255,10 +258,7 @@ func TestConsumersSettle(t *testing.T) {
 			continue
 		}
 		for round := range 60 {
-			now += time.Second
-			for next := g.Next(); next != 0 && next <= now; next = g.Next() {
-				g.Step(now, 0, Tick{})
-			}
+			pass(time.Second)
 			for _, c := range clients {
 				beat(c, nil)
 			}
