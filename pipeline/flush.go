@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 
@@ -13,8 +14,9 @@ import (
 // A flush is demanded when somebody waits for one: then flushes follow one another without a pause, each taking what was written meanwhile (group commit). A waiting reader alone gets one at most every
 // readerFlushInterval. Otherwise bytes wait for flush.interval or flush.bytes.
 type flusher struct {
-	p    *Pipeline
-	wake signal
+	p      *Pipeline
+	wake   signal
+	labels context.Context // of its goroutine
 
 	demand atomic.Int64 // end of the bytes that somebody waits for; raised by the write goroutine, and by demandAll
 
@@ -38,6 +40,9 @@ func (f *flusher) written(end journal.Offset, demanded bool) {
 	f.wake.set()
 }
 
+// demanded says whether somebody waits for bytes that are not flushed.
+func (f *flusher) demanded() bool { return journal.Offset(f.demand.Load()) > f.p.flushed.Load() }
+
 // demandAll asks for everything that is written now.
 func (f *flusher) demandAll() {
 	to := int64(f.p.written.Load())
@@ -54,7 +59,7 @@ func (f *flusher) demandAll() {
 func (f *flusher) due() time.Duration {
 	p := f.p
 	flushed, written := p.flushed.Load(), p.written.Load()
-	if journal.Offset(f.demand.Load()) > flushed || int64(written-flushed) >= p.opts.FlushBytes {
+	if f.demanded() || int64(written-flushed) >= p.opts.FlushBytes {
 		return 0
 	}
 	wait := p.opts.FlushInterval
@@ -82,10 +87,18 @@ func (f *flusher) step() bool {
 	p.marker.moved(p.journal.Flush.Mark())
 	p.flushed.Advance(flushed)
 	p.committed.Advance(p.replicator.Synced(flushed))
-	p.respond.wake.set()
 	p.follow.wake.set()
 	p.write.moved()
 	return true
+}
+
+// answer has the requests answered that the last flush was for: beside the next flush, or here if there is none.
+func (f *flusher) answer() {
+	if f.demanded() {
+		f.p.respond.wake.set()
+	} else {
+		f.p.respond.onFlush()
+	}
 }
 
 // run flushes what is due and sleeps until something is. It ends when stop is closed and everything is flushed, or at once after a disk error.
@@ -124,8 +137,12 @@ func (f *flusher) run(stop <-chan struct{}) {
 			timer.Stop()
 			continue
 		}
+		before := p.flushed.Load()
 		if !f.step() {
 			return
+		}
+		if p.flushed.Load() > before {
+			f.answer()
 		}
 	}
 }

@@ -50,7 +50,7 @@ func (l *latency) status() StatusLatency {
 	return s
 }
 
-// clientLatencies are the histograms of clients: of maxClientLatencies at a time, and one of the rest. One that was silent for clientSilence makes room for another. The respond goroutine adds; anyone reads.
+// clientLatencies are the histograms of clients: of maxClientLatencies at a time, and one of the rest. One that was silent for clientSilence makes room for another. The respond stage adds; anyone reads.
 type clientLatencies struct {
 	rest clientLatency
 
@@ -61,7 +61,7 @@ type clientLatencies struct {
 type clientLatency struct {
 	latency
 	last atomic.Int64 // when a request was answered last, on the pipeline's clock
-	gone bool         // it made room. Respond goroutine only
+	gone bool         // it made room. Respond stage only
 }
 
 const (

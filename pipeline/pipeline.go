@@ -161,9 +161,14 @@ func (p *Pipeline) startStage(name string, run func(stop <-chan struct{})) {
 	p.stages = append(p.stages, s)
 	go func() {
 		defer close(s.done)
-		pprof.SetGoroutineLabels(pprof.WithLabels(context.Background(), pprof.Labels("stage", name)))
+		pprof.SetGoroutineLabels(stageLabels(name))
 		run(s.stop)
 	}()
+}
+
+// stageLabels are the pprof labels of a goroutine that runs a stage.
+func stageLabels(name string) context.Context {
+	return pprof.WithLabels(context.Background(), pprof.Labels("stage", name))
 }
 
 // Open recovers the data directory, or makes it, and starts the stages. A held lock is vfs.ErrLocked; damage is a journal.DamageError or journal.CorruptError.
@@ -293,8 +298,8 @@ func (p *Pipeline) wire() {
 	r := p.recovered.Recovered
 	p.write = writer{p: p, wake: newSignal()}
 	p.admit = newAdmission(p.opts.AdmissionBytes, p.Now, p.write.wake)
-	p.flush = flusher{p: p, wake: newSignal()}
-	p.respond = responder{p: p, wake: newSignal()}
+	p.flush = flusher{p: p, wake: newSignal(), labels: stageLabels("flush")}
+	p.respond = responder{p: p, wake: newSignal(), labels: stageLabels("respond")}
 	p.respond.times.p = p
 	p.follow = follower{p: p, wake: newSignal(), at: r.End, known: make(map[uint32]followed)}
 	p.marker = marker{p: p, wake: newSignal()}

@@ -51,7 +51,7 @@ type Record struct {
 type Owner interface {
 	// Serialized says that the payloads were copied, so that their buffer is free. It is called once before Answer, by the write goroutine; not for a request that was refused.
 	Serialized(*Request)
-	// Answer gives the request back: exactly once for each, from the respond goroutine. What it returns, if not nil, is woken once at the end of the turn.
+	// Answer gives the request back: exactly once for each, from the respond stage, which may run on the flush goroutine. What it returns, if not nil, is woken once at the end of the turn.
 	Answer(*Request) Waker
 }
 

@@ -1,6 +1,8 @@
 package pipeline
 
 import (
+	"context"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,9 +17,13 @@ import (
 // In: requests from the write goroutine, and every move of a watermark. Out: Owner.Answer, exactly once for each request, and one Wake a turn for each connection.
 // Invariant: FIFO for each set of marks, so that looking at a queue's head is enough; an end that is lower than the one before it (a retry's original) waits
 // for that one, which is late by one turn at most and never early. Deadlines are swept on a coarse tick, not by a timer for each request.
+// It has a goroutine; when nothing more waits for a flush, the flush goroutine runs the turn itself, which saves a wake-up (ADR 10).
 type responder struct {
-	p    *Pipeline
-	wake signal
+	p      *Pipeline
+	wake   signal
+	labels context.Context // of a goroutine that runs it
+
+	running sync.Mutex // held during step and sweep
 
 	mu       sync.Mutex
 	incoming []*Request // guarded by mu
@@ -26,7 +32,7 @@ type responder struct {
 	tickAt   atomic.Int64 // when deadlines are looked at next; 0: not at all. Respond goroutine writes
 	watching atomic.Bool  // the admission queue's deadlines are looked at too: its taker is held up
 
-	// respond goroutine only
+	// guarded by running
 	queues   [1 << 5]queue // by marks
 	spare    []*Request
 	spare2   []*Request
@@ -226,13 +232,16 @@ func (s *responder) run(stop <-chan struct{}) {
 	tick.Stop()
 	defer tick.Stop()
 	for {
+		s.running.Lock()
 		s.step()
+		deadline := s.deadline
+		s.running.Unlock()
 		now := s.p.Now()
 		var due time.Duration
 		if s.watching.Load() {
 			due = now + deadlineTick
-		} else if s.deadline > 0 {
-			due = max(s.deadline, now+deadlineTick)
+		} else if deadline > 0 {
+			due = max(deadline, now+deadlineTick)
 		}
 		if armed := time.Duration(s.tickAt.Load()); due > 0 && (armed == 0 || due < armed) {
 			tick.Reset(due - now)
@@ -247,13 +256,29 @@ func (s *responder) run(stop <-chan struct{}) {
 			if s.p.write.blocked.Load() {
 				s.watching.Store(true)
 			}
+			s.running.Lock()
 			s.sweep(s.p.Now(), watched)
+			s.running.Unlock()
 		case <-stop:
+			s.running.Lock()
 			s.step()
 			s.abandon()
+			s.running.Unlock()
 			return
 		}
 	}
+}
+
+// onFlush runs a turn on the flush goroutine. If a turn is under way, the respond goroutine looks again behind it.
+func (s *responder) onFlush() {
+	if !s.running.TryLock() {
+		s.wake.set()
+		return
+	}
+	pprof.SetGoroutineLabels(s.labels)
+	s.step()
+	pprof.SetGoroutineLabels(s.p.flush.labels)
+	s.running.Unlock()
 }
 
 // abandon answers whatever is still pending at the end.

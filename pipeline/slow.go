@@ -18,7 +18,7 @@ type SlowRequest struct {
 
 func (SlowRequest) event() {}
 
-// slowRequests sends an event for slow requests, one in slowPause. Respond goroutine only.
+// slowRequests sends an event for slow requests, one in slowPause. Respond stage only.
 type slowRequests struct {
 	next   time.Duration // no event before
 	others int64

@@ -14,7 +14,7 @@ import (
 	"tidemark/qos"
 )
 
-// Where the time of a request goes. A request carries when each stage had it; each stage reads its clock once a turn. The respond goroutine adds the parts up, taking together the requests of a turn that have the same times, and
+// Where the time of a request goes. A request carries when each stage had it; each stage reads its clock once a turn. The respond stage adds the parts up, taking together the requests of a turn that have the same times, and
 // the connection adds the last part.
 
 // Stage is a part of a request's way to its acknowledgement.
@@ -64,8 +64,8 @@ type Labels struct {
 	Turn     string // whose turn it takes at admission: one for all requests of a connection, so that their order is kept
 	Weight   int    // how much more than others it may send in a round; 0: as before, or 1
 
-	latency  *clientLatency // respond goroutine only
-	lookedUp time.Duration  // when latency was looked up. Respond goroutine only
+	latency  *clientLatency // respond stage only
+	lookedUp time.Duration  // when latency was looked up. Respond stage only
 }
 
 // Times are when a request came to each stage, on the pipeline's clock.
@@ -121,7 +121,7 @@ type timeRun struct {
 	n      int64
 }
 
-// timer adds up where the time of requests goes. Respond goroutine, but for observe.
+// timer adds up where the time of requests goes. Respond stage, but for observe.
 type timer struct {
 	p       *Pipeline
 	run     timeRun

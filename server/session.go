@@ -50,7 +50,7 @@ type Session struct {
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
 
-	_   [64]byte // what the IO goroutine writes for each request lies apart from what the respond goroutine does
+	_   [64]byte // what the IO goroutine writes for each request lies apart from what the respond stage does
 	out outbound
 }
 

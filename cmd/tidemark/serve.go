@@ -267,7 +267,7 @@ const descriptorReserve = 256
 func serverOptions(s *settings, log zerolog.Logger, cores int, fail func(error)) server.Options {
 	loops := int(s.Loops)
 	if loops == 0 {
-		loops = cores
+		loops = max(1, cores/2) // the stages need processors as well
 	}
 	connections := int(s.Connections)
 	if limit := descriptorLimit() - descriptorReserve; connections > limit {

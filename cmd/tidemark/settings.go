@@ -76,7 +76,7 @@ func (s *settings) rows() []settingRow {
 		{"admin.listen", &s.AdminListen, "127.0.0.1:9644", 0, 0, "host:port for /healthz, /readyz, /metrics and /debug/pprof/; empty: none"},
 		{"log.level", &s.LogLevel, "info", 0, 0, "debug, info, warn or error"},
 		{"server.transport", &s.Transport, "gnet", 0, 0, "gnet or net"},
-		{"server.loops", &s.Loops, "0", 0, 256, "gnet's event loops; 0: one for each core"},
+		{"server.loops", &s.Loops, "0", 0, 256, "gnet's event loops; 0: one for two cores"},
 		{"server.connections.max", &s.Connections, "10000", 1, 1_000_000, "open client connections"},
 
 		{"journal.segment.bytes", &s.SegmentBytes, "256MiB", journal.MinSegmentBytes, journal.MaxSegmentBytes, "size of a segment file, a power of two; fixed when the data directory is made"},
