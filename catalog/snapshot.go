@@ -102,27 +102,61 @@ func (p *Partition) snapshot(c *Catalog) snapshotPartition {
 	return sp
 }
 
-// Save makes an encoded snapshot durable in a data directory, in one step.
+// Save makes an encoded snapshot durable in a data directory: its copy, and then itself in one step.
 func Save(fsys vfs.FS, dataDir string, encoded []byte) error {
-	return journal.WriteFileAtomic(fsys, path.Join(dataDir, snapshotName), encoded)
+	return journal.WriteFileTwice(fsys, path.Join(dataDir, snapshotName), encoded)
 }
 
 // Load reads the snapshot of a data directory; without one the catalog is empty and stands at 0. A damaged one is a journal.CorruptError: what it held may no
 // longer be in the journal.
 func Load(fsys vfs.FS, dataDir string) (*Catalog, error) {
-	name := path.Join(dataDir, snapshotName)
-	b, err := journal.ReadFile(fsys, name, maxSnapshotBytes)
+	c, _, err := load(fsys, path.Join(dataDir, snapshotName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return New(), nil
 	}
+	return c, err
+}
+
+func load(fsys vfs.FS, name string) (c *Catalog, encoded []byte, err error) {
+	b, err := journal.ReadFile(fsys, name, maxSnapshotBytes)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	c, err := Decode(b)
-	if err != nil {
-		return nil, &journal.CorruptError{Segment: -1, File: name, Cause: err.Error()}
+	if c, err = Decode(b); err != nil {
+		return nil, nil, &journal.CorruptError{Segment: -1, File: name, Cause: err.Error()}
 	}
-	return c, nil
+	return c, b, nil
+}
+
+// Repair loads a snapshot that may be damaged or missing, else its copy, else, if whole says that the journal has everything from its beginning, none. mended says what it did with the file, with write, or would do.
+func Repair(fsys vfs.FS, dataDir string, whole, write bool) (c *Catalog, mended string, err error) {
+	name := path.Join(dataDir, snapshotName)
+	c, _, err = load(fsys, name)
+	if err == nil {
+		return c, "", nil
+	}
+	missing := errors.Is(err, fs.ErrNotExist)
+	c, encoded, cerr := load(fsys, name+journal.CopySuffix)
+	switch {
+	case cerr == nil:
+		if write {
+			cerr = Save(fsys, dataDir, encoded)
+		}
+		return c, fmt.Sprintf("%s is taken from its copy: %v", name, err), cerr
+	case !whole:
+		return nil, "", &journal.CorruptError{Segment: -1, File: name, Cause: fmt.Sprintf("%v; its copy: %v; and the journal does not go back to its beginning", err, cerr)}
+	case missing && errors.Is(cerr, fs.ErrNotExist): // none was taken yet, or it can be done without
+		return New(), "", nil
+	}
+	if write && !missing {
+		if rerr := fsys.Remove(name); rerr != nil {
+			return nil, "", rerr
+		}
+		if serr := fsys.SyncDir(dataDir); serr != nil {
+			return nil, "", serr
+		}
+	}
+	return New(), fmt.Sprintf("%s is made anew by the next start, from the journal, which nothing was dropped of: %v", name, err), nil
 }
 
 // Decode reads an encoded snapshot.

@@ -95,7 +95,7 @@ func Create(opts Options) error {
 	if err := opts.FS.MkdirAll(opts.Dir); err != nil {
 		return err
 	}
-	if err := createMark(opts.FS, opts.Dir, opts.Salt); err != nil {
+	if err := writeMark(opts.FS, opts.Dir, Mark{Cut: NoCut}, opts.Salt.seed()); err != nil {
 		return err
 	}
 	segs, err := openSegments(opts.FS, opts.Dir, opts.SegmentBytes, false)

@@ -73,29 +73,13 @@ func decodeMark(src []byte, seed uint32) (Mark, uint64, bool) {
 	return m, le.Uint64(src[8:]), m.Flushed >= 0 && m.First >= 0 && m.Cut >= NoCut
 }
 
-// createMark makes the mark file of a new journal.
-func createMark(fsys vfs.FS, dir string, salt Salt) (err error) {
-	name := path.Join(dir, markName)
-	f, err := fsys.Open(name, vfs.ReadWrite|vfs.Create)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if cerr := f.Close(); err == nil {
-			err = cerr
-		}
-	}()
+// writeMark makes the mark file, with m in both slots. A crash leaves the file as it was, or as it is now.
+func writeMark(fsys vfs.FS, dir string, m Mark, seed uint32) error {
 	b := make([]byte, markSlots*vfs.BlockBytes)
 	for slot := range markSlots {
-		encodeMark(b[slot*vfs.BlockBytes:], Mark{Cut: NoCut}, uint64(slot), salt.seed())
+		encodeMark(b[slot*vfs.BlockBytes:], m, uint64(slot), seed)
 	}
-	if _, err := f.WriteAt(b, 0); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	return fsys.SyncDir(dir)
+	return WriteFileAtomic(fsys, path.Join(dir, markName), b)
 }
 
 // openMark reads the newer sound slot and opens the file for writing.

@@ -50,18 +50,30 @@ func JournalDir(dataDir string, id int) string {
 
 const metaName = "meta"
 
+// CopySuffix ends the name of the second copy of a small file that nothing else could bring back. The copy is written first: it is never older.
+const CopySuffix = ".copy"
+
 // maxMetaBytes bounds what is read of a file that may be anything.
 const maxMetaBytes = 1 << 20
 
 // LoadMeta reads the identity of dataDir. A directory without one is fs.ErrNotExist, a damaged one a CorruptError.
 func LoadMeta(fsys vfs.FS, dataDir string) (Meta, error) {
+	return loadMeta(fsys, path.Join(dataDir, metaName))
+}
+
+// LoadMetaCopy reads the copy of dataDir's identity, for a repair.
+func LoadMetaCopy(fsys vfs.FS, dataDir string) (Meta, error) {
+	return loadMeta(fsys, path.Join(dataDir, metaName+CopySuffix))
+}
+
+func loadMeta(fsys vfs.FS, name string) (Meta, error) {
 	var m Meta
-	b, err := ReadFile(fsys, path.Join(dataDir, metaName), maxMetaBytes)
+	b, err := ReadFile(fsys, name, maxMetaBytes)
 	if err != nil {
 		return m, err
 	}
 	damaged := func(cause string) (Meta, error) {
-		return Meta{}, &CorruptError{Segment: -1, File: path.Join(dataDir, metaName), Cause: cause}
+		return Meta{}, &CorruptError{Segment: -1, File: name, Cause: cause}
 	}
 	line, body, ok := bytes.Cut(b, []byte{'\n'})
 	var version int
@@ -70,7 +82,7 @@ func LoadMeta(fsys vfs.FS, dataDir string) (Meta, error) {
 		return damaged("the first line is not \"tidemark VERSION CHECKSUM\"")
 	}
 	if version > MetaVersion {
-		return m, fmt.Errorf("%s has format version %d; this build reads up to %d: use a newer tidemark", path.Join(dataDir, "meta"), version, MetaVersion)
+		return m, fmt.Errorf("%s has format version %d; this build reads up to %d: use a newer tidemark", name, version, MetaVersion)
 	}
 	if crc32.Checksum(body, castagnoli) != sum {
 		return damaged("checksum mismatch")
@@ -81,7 +93,7 @@ func LoadMeta(fsys vfs.FS, dataDir string) (Meta, error) {
 	return m, nil
 }
 
-// SaveMeta writes the identity and makes it durable.
+// SaveMeta writes the identity and its copy, and makes them durable.
 func SaveMeta(fsys vfs.FS, dataDir string, m Meta) error {
 	body, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
@@ -89,7 +101,7 @@ func SaveMeta(fsys vfs.FS, dataDir string, m Meta) error {
 	}
 	body = append(body, '\n')
 	head := fmt.Sprintf("tidemark %d %08x\n", MetaVersion, crc32.Checksum(body, castagnoli))
-	return WriteFileAtomic(fsys, path.Join(dataDir, metaName), append([]byte(head), body...))
+	return WriteFileTwice(fsys, path.Join(dataDir, metaName), append([]byte(head), body...))
 }
 
 // ReadFile reads a whole file of at most limit bytes.
@@ -111,6 +123,14 @@ func ReadFile(fsys vfs.FS, name string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	return b, nil
+}
+
+// WriteFileTwice is WriteFileAtomic of a file's copy and then of the file.
+func WriteFileTwice(fsys vfs.FS, name string, content []byte) error {
+	if err := WriteFileAtomic(fsys, name+CopySuffix, content); err != nil {
+		return err
+	}
+	return WriteFileAtomic(fsys, name, content)
 }
 
 // WriteFileAtomic is ReplaceFile with bytes that are there.

@@ -16,58 +16,89 @@ type Loss struct {
 	Cause    string
 }
 
+// Repaired is what Repair did, or would do.
+type Repaired struct {
+	Losses []Loss
+	Mended []string // files that were missing, cut short or damaged, and what they are made from
+}
+
+// Nothing says that there was nothing to repair.
+func (r *Repaired) Nothing() bool { return len(r.Losses) == 0 && len(r.Mended) == 0 }
+
 // Repair gives up what is damaged below what is proven to have been synced, and keeps all that is provable: it puts gaps over the damage, so that the frames behind it keep their places and are read as before. It salvages
-// nothing from within a damaged frame. catalogOffset is where the catalog's snapshot stands. Without write nothing is changed. The server must not be running on it. A segment file that is missing or cut short cannot be
-// repaired: it is a CorruptError. A torn tail is left to recovery.
+// nothing from within a damaged frame. A segment file that is missing or cut short is made whole with zeros first, and what it held is lost like damage. A mark that is lost is made anew from the frames: it then says that all of the sound
+// stream was flushed, and that the log starts where the files do. catalogOffset is where the catalog's snapshot stands. Without write nothing is changed. The server must not be running on it. A torn tail is left to recovery.
 //
 // A gap is a frame header with a type of its own. Its chain value, in place of a body's checksum, is the one that the next sound frame names, so the chain holds across it. Gaps are written from the last to the first, each with
 // one write: what a crash leaves is damaged as before, and Repair can be called again.
-func Repair(fsys vfs.FS, dir string, meta JournalMeta, catalogOffset Offset, write bool) ([]Loss, error) {
+func Repair(fsys vfs.FS, dir string, meta JournalMeta, catalogOffset Offset, write bool) (Repaired, error) {
 	salt, err := meta.SaltBytes()
 	if err != nil {
-		return nil, err
+		return Repaired{}, err
 	}
 	mark, seq, err := readMark(fsys, dir, salt)
-	if err != nil {
-		return nil, err
+	r := repair{seed: salt.seed(), mark: mark}
+	if errors.As(err, new(*CorruptError)) {
+		r.noMark = true
+		r.Mended = append(r.Mended, fmt.Sprintf("%v: it is made anew from the frames", err))
+	} else if err != nil {
+		return r.Repaired, err
 	}
-	segs, err := openSegments(fsys, dir, meta.SegmentBytes, true)
-	if err != nil {
-		return nil, err
+	r.catalog, r.proven = catalogOffset, max(mark.Flushed, catalogOffset)
+	if r.segs, err = r.openHollow(fsys, dir, meta.SegmentBytes); err != nil {
+		return r.Repaired, err
 	}
-	defer segs.close()
-	r := repair{segs: segs, seed: salt.seed(), mark: mark, proven: max(mark.Flushed, catalogOffset)}
-	if err := r.look(); err != nil || len(r.losses) == 0 || !write {
-		return r.losses, err
+	defer r.segs.close()
+	if r.noMark {
+		r.mark.Cut = NoCut
+		r.mark.First, _ = r.segs.bounds()
+	}
+	if err := r.look(); err != nil || r.Nothing() || !write {
+		return r.Repaired, err
+	}
+	if err := r.fill(fsys, dir); err != nil {
+		return r.Repaired, err
 	}
 	for i := len(r.gaps) - 1; i >= 0; i-- {
 		if err := r.put(fsys, dir, &r.gaps[i]); err != nil {
-			return r.losses, err
+			return r.Repaired, err
 		}
+	}
+	if r.noMark {
+		if err := r.syncAll(fsys, dir); err != nil {
+			return r.Repaired, err
+		}
+		return r.Repaired, writeMark(fsys, dir, r.mark, r.seed)
 	}
 	if r.newMark {
 		k := marker{seed: r.seed, seq: seq, block: vfs.AlignedBytes(vfs.BlockBytes)}
 		if k.file, err = fsys.Open(path.Join(dir, markName), vfs.ReadWrite|vfs.Direct); err != nil {
-			return r.losses, err
+			return r.Repaired, err
 		}
 		if err = errors.Join(k.write(r.mark), k.close()); err != nil {
-			return r.losses, err
+			return r.Repaired, err
 		}
 	}
-	return r.losses, fsys.SyncDir(dir)
+	return r.Repaired, fsys.SyncDir(dir)
 }
 
 // repair is what a look found.
 type repair struct {
+	Repaired
 	segs    *segments
 	seed    uint32
 	mark    Mark
+	noMark  bool // it is lost
+	catalog Offset
 	proven  Offset
+	hollow  []Offset      // segments whose file is missing or cut short
 	headers []FrameHeader // behind the place that is looked at
-	losses  []Loss
 	gaps    []FrameHeader
 	newMark bool
 }
+
+// unusedTerms are left out when the mark is lost: a start takes a new term, and as many of them may have been behind the last frame.
+const unusedTerms = 1000
 
 // look walks the stream and lays gaps from damage to the next sound frame.
 func (r *repair) look() error {
@@ -89,15 +120,20 @@ func (r *repair) look() error {
 		if err != nil {
 			return err
 		}
-		if from >= r.proven {
-			return nil // the end, or a torn tail
+		if from >= r.proven { // the end, or a torn tail
+			return r.markAt(s)
 		}
-		last, known := next == nil, true
+		last, known := next == nil, s.hasChain || first == 0
 		if last { // nothing whole behind it: the stream ends where it was proven to
-			next, known = r.end(s)
+			if err := r.known(s); err != nil {
+				return err
+			}
+			var there bool
+			next, there = r.end(s)
+			known = known && there
 		}
 		if last && next == nil {
-			known = r.proven == r.mark.Flushed && r.mark.Index > s.last.Index
+			known = first == 0 && r.proven == r.mark.Flushed && r.mark.Index > s.last.Index
 			next = &FrameHeader{Start: r.proven, Term: max(s.last.Term, r.mark.Term), Index: max(s.last.Index, r.mark.Index) + 1, PrevCRC: r.mark.Chain, TimestampMs: s.last.TimestampMs}
 			if r.proven != r.mark.Flushed {
 				r.mark.Flushed, r.mark.Term, r.mark.Index, r.newMark = r.proven, next.Term, next.Index-1, true
@@ -107,14 +143,35 @@ func (r *repair) look() error {
 		if !known {
 			lost.Frames = -1
 		}
-		r.losses = append(r.losses, lost)
+		r.Losses = append(r.Losses, lost)
 		r.lay(s, from, next)
-		if last {
-			return nil
-		}
 		s.pos, s.chain, s.hasChain = next.Start, next.PrevCRC, true
 		s.last = FrameHeader{Term: next.Term, Index: indexBefore(next)}
+		if last {
+			return r.markAt(s)
+		}
 	}
+}
+
+// markAt has a lost mark say what stands before s.
+func (r *repair) markAt(s *scanner) error {
+	if !r.noMark {
+		return nil
+	}
+	r.mark.Flushed, r.mark.Chain, r.mark.Index, r.mark.Term = s.pos, s.chain, s.last.Index, s.last.Term+unusedTerms
+	return r.known(s)
+}
+
+// known refuses to go on without a mark when nothing else says that what lies there is this journal's.
+func (r *repair) known(s *scanner) error {
+	if !r.noMark || s.hasChain || len(r.headers) > 0 {
+		return nil
+	}
+	used, err := Used(r.segs.fsys, r.segs.dir)
+	if err == nil && used {
+		err = &CorruptError{Segment: -1, File: path.Join(r.segs.dir, markName), Cause: "the mark is lost, and no frame is sound: is the file meta that of another data directory?"}
+	}
+	return err
 }
 
 // indexBefore is the index of the frame before h.
@@ -163,12 +220,15 @@ func (r *repair) soundBehind(s *scanner) (*FrameHeader, error) {
 	return nil, nil
 }
 
-// lay covers [from, next.Start) with gaps, one a segment.
+// lay covers [from, next.Start) with gaps, one a segment, and another one where the catalog stands: a start reads on from there.
 func (r *repair) lay(s *scanner, from Offset, next *FrameHeader) {
 	chain := s.chain
 	for at := from; at < next.Start; {
 		segEnd := roundDown(at, r.segs.bytes) + Offset(r.segs.bytes)
 		to := min(next.Start, segEnd)
+		if at < r.catalog {
+			to = min(to, r.catalog)
+		}
 		if to-at >= FrameHeaderBytes { // else it is a segment's remainder
 			r.gaps = append(r.gaps, FrameHeader{
 				Type: FrameGap, BodyBytes: uint32(to - at - FrameHeaderBytes), Start: at, Term: next.Term, Index: indexBefore(next),

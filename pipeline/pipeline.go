@@ -12,6 +12,7 @@ import (
 	"runtime/pprof"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"tidemark/catalog"
@@ -267,6 +268,13 @@ func (p *Pipeline) loadMeta() error {
 		return fmt.Errorf("%s belongs to node %d, and node-id is %d: use --node-id %d or another --data-dir", p.opts.DataDir, meta.NodeID, p.opts.NodeID, meta.NodeID)
 	}
 	p.meta = meta
+	if _, err := journal.LoadMetaCopy(p.opts.FS, p.opts.DataDir); err == nil {
+		return nil
+	}
+	// Made by an earlier build, or damaged. On a full disk it has to wait.
+	if err := journal.SaveMeta(p.opts.FS, p.opts.DataDir, meta); err != nil && !errors.Is(err, syscall.ENOSPC) {
+		return err
+	}
 	return nil
 }
 

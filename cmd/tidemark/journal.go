@@ -66,12 +66,12 @@ func openOffline(dataDir string) (*offline, error) {
 	meta, err := journal.LoadMeta(o.fsys, dataDir)
 	if errors.Is(err, os.ErrNotExist) {
 		if used, uerr := journal.Used(o.fsys, journal.JournalDir(dataDir, 0)); uerr == nil && used {
-			return nil, exitWith(exitDamaged, fmt.Errorf("%s holds a journal and its meta is missing", dataDir))
+			return nil, exitWith(exitDamaged, fmt.Errorf("%s holds a journal and its meta is missing: `tidemark journal repair %s` takes its copy", dataDir, dataDir))
 		}
 		return nil, exitWith(exitDataDir, fmt.Errorf("%s is no data directory: it has no file named meta", dataDir))
 	}
 	if errors.As(err, new(*journal.CorruptError)) {
-		return nil, exitWith(exitDamaged, err)
+		return nil, exitWith(exitDamaged, fmt.Errorf("%w: `tidemark journal repair %s` says what can be done", err, dataDir))
 	}
 	if err != nil {
 		return nil, exitWith(exitDataDir, err)
@@ -79,15 +79,24 @@ func openOffline(dataDir string) (*offline, error) {
 	if len(meta.Journals) != 1 {
 		return nil, exitWith(exitDataDir, fmt.Errorf("%s holds %d journals; this build reads one", dataDir, len(meta.Journals)))
 	}
-	if o.lock, err = o.fsys.Lock(dataDir + "/lock"); err != nil {
-		if errors.Is(err, vfs.ErrLocked) {
-			err = fmt.Errorf("%s is in use by a server: stop it first", dataDir)
-		}
-		return nil, exitWith(exitDataDir, err)
+	if o.lock, err = lockOffline(o.fsys, dataDir); err != nil {
+		return nil, err
 	}
 	o.meta = meta.Journals[0]
 	o.dir = journal.JournalDir(dataDir, o.meta.ID)
 	return o, nil
+}
+
+// lockOffline takes a data directory's lock.
+func lockOffline(fsys vfs.FS, dataDir string) (io.Closer, error) {
+	lock, err := fsys.Lock(dataDir + "/lock")
+	if errors.Is(err, vfs.ErrLocked) {
+		err = fmt.Errorf("%s is in use by a server: stop it first", dataDir)
+	}
+	if err != nil {
+		return nil, exitWith(exitDataDir, err)
+	}
+	return lock, nil
 }
 
 // Run verifies.

@@ -4,8 +4,9 @@ import (
 	"errors"
 	"fmt"
 
-	"tidemark/catalog"
+	"tidemark/internal/vfs"
 	"tidemark/journal"
+	"tidemark/pipeline"
 )
 
 // JournalRepairCmd is `tidemark journal repair`.
@@ -20,7 +21,8 @@ func (JournalRepairCmd) Help() string {
 damaged, so that everything before and behind it is kept at its place; partitions keep their offsets, with a hole where records were lost. Nothing within a
 damaged frame is saved. It says what is lost, and does nothing without --yes. Keep a copy of the data directory first.
 
-A segment file that is missing or cut short, and damage to the files meta, mark and catalog.snapshot, cannot be repaired.
+A segment file that is missing or cut short is filled with zeros, and what it held is lost in the same way. A lost mark is made anew from the frames, the
+files meta and catalog.snapshot from their copies, and the catalog, while the journal goes back to its beginning, from that.
 
     tidemark journal verify ./data
     tidemark journal repair ./data
@@ -29,34 +31,38 @@ A segment file that is missing or cut short, and damage to the files meta, mark 
 
 // Run repairs, or says what it would do.
 func (c *JournalRepairCmd) Run(e *env) error {
-	o, err := openOffline(c.Dir)
+	fsys := vfs.OS{}
+	if names, err := fsys.List(journal.JournalDir(c.Dir, 0)); err != nil || len(names) == 0 {
+		return exitWith(exitDataDir, fmt.Errorf("%s is no data directory: it has no journal", c.Dir))
+	}
+	lock, err := lockOffline(fsys, c.Dir)
 	if err != nil {
 		return err
 	}
-	defer o.lock.Close()
-	cat, err := catalog.Load(o.fsys, c.Dir)
-	if err != nil {
-		return exitWith(exitDamaged, err)
+	defer lock.Close()
+	r, err := pipeline.Repair(fsys, c.Dir, c.Yes)
+	for _, m := range r.Mended {
+		fmt.Fprintf(e.stdout, "mended: %s\n", m)
 	}
-	losses, err := journal.Repair(o.fsys, o.dir, o.meta, cat.Offset(), c.Yes)
-	for _, l := range losses {
+	for _, l := range r.Losses {
 		frames := "an unknown number of"
 		if l.Frames >= 0 {
 			frames = fmt.Sprint(l.Frames)
 		}
 		fmt.Fprintf(e.stdout, "lost: %d bytes, from offset %d to %d, %s frames: %s\n", l.To-l.From, l.From, l.To, frames, l.Cause)
 	}
+	places := len(r.Mended) + len(r.Losses)
 	switch {
 	case errors.As(err, new(*journal.CorruptError)):
 		return exitWith(exitDamaged, fmt.Errorf("it cannot be repaired: %w", err))
 	case err != nil:
 		return exitWith(exitDataDir, err)
-	case len(losses) == 0:
+	case places == 0:
 		fmt.Fprintln(e.stdout, "nothing to repair")
 	case !c.Yes:
-		return exitWith(exitDamaged, fmt.Errorf("%d places are damaged; nothing was changed: `tidemark journal repair %s --yes` gives up what is listed", len(losses), c.Dir))
+		return exitWith(exitDamaged, fmt.Errorf("%d places are damaged; nothing was changed: `tidemark journal repair %s --yes` does what is listed", places, c.Dir))
 	default:
-		fmt.Fprintf(e.stdout, "repaired %d places; the next start makes the index files anew\n", len(losses))
+		fmt.Fprintf(e.stdout, "repaired %d places; the next start makes the index files anew\n", places)
 	}
 	return nil
 }

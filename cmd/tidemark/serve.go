@@ -294,8 +294,10 @@ func openError(s *settings, err error) error {
 	switch {
 	case errors.Is(err, vfs.ErrLocked):
 		return exitWith(exitDataDir, fmt.Errorf("data directory %s is in use by another server: stop it, or choose another with --data-dir", s.DataDir))
-	case errors.As(err, new(*journal.DamageError)), errors.As(err, new(*journal.CorruptError)):
+	case errors.As(err, new(*journal.DamageError)): // says the way out itself
 		return exitWith(exitDamaged, err)
+	case errors.As(err, new(*journal.CorruptError)):
+		return exitWith(exitDamaged, fmt.Errorf("%w; nothing was changed: `tidemark journal repair %s` says what can be done", err, s.DataDir))
 	case errors.As(err, new(*journal.FatalError)):
 		return exitWith(exitDisk, err)
 	}

@@ -9,13 +9,12 @@ import (
 	"strings"
 	"time"
 
-	"tidemark/catalog"
 	"tidemark/internal/vfs"
 	"tidemark/journal"
 	"tidemark/pipeline"
 )
 
-// rot damages one place of a data directory, a flipped bit or a file cut short, and starts the server on it. Each time it must do one of three things: refuse and name the place; serve all that was acknowledged, since the
+// rot damages one place of a data directory, a flipped bit, a file cut short or taken away, and starts the server on it. Each time it must do one of three things: refuse and name the place; serve all that was acknowledged, since the
 // damage hit bytes that nobody reads or that are made anew; or refuse the reads of what is damaged, and have verify find it. It never serves a wrong byte, and after a clean stop it never cuts.
 func rot(f *flag.FlagSet) func(*run) error {
 	damages := f.Int("damages", 0, "places damaged; default 6,000, long 200,000")
@@ -89,20 +88,13 @@ func (r *run) rotOne(h *history, rng *rand.Rand) (place string, err error) {
 	opts := torturedOptions(disk)
 	opts.RetentionBytes = 0
 	p, err := pipeline.Open(opts)
-	var corrupt *journal.CorruptError
-	switch {
-	case errors.As(err, &corrupt):
+	if err != nil {
 		r.count("refused to start", 1)
-		if corrupt.File == "" && corrupt.Segment < 0 {
+		var corrupt *journal.CorruptError
+		if errors.As(err, &corrupt) && corrupt.File == "" && corrupt.Segment < 0 || corrupt == nil && !strings.Contains(err.Error(), path.Base(name)) {
 			return place, fmt.Errorf("it does not say where: %w", err)
 		}
 		return place, r.repairOne(h, disk)
-	case err != nil:
-		r.count("refused to start", 1)
-		if !strings.Contains(err.Error(), path.Base(name)) {
-			return place, fmt.Errorf("the refusal does not name the file: %w", err)
-		}
-		return place, nil
 	}
 	recovered := p.Recovered()
 	loud, lost, err := h.told.verifyDamaged(p)
@@ -138,21 +130,12 @@ func (r *run) rotOne(h *history, rng *rand.Rand) (place string, err error) {
 
 // repairOne has what was refused repaired: then it starts, and what is lost was said to be.
 func (r *run) repairOne(h *history, disk *vfs.Mem) error {
-	cat, err := catalog.Load(disk, "data")
-	if errors.As(err, new(*journal.CorruptError)) {
-		r.count("beyond repair", 1)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	losses, err := journal.Repair(disk, journal.JournalDir("data", 0), h.meta, cat.Offset(), true)
-	if errors.As(err, new(*journal.CorruptError)) || err == nil && len(losses) == 0 {
-		r.count("beyond repair", 1) // a file that is missing or cut short, or is none of the journal's
-		return nil
-	}
+	repaired, err := pipeline.Repair(disk, "data", true)
 	if err != nil {
 		return fmt.Errorf("repair: %w", err)
+	}
+	if repaired.Nothing() {
+		return errors.New("it does not start, and repair finds nothing to do")
 	}
 	opts := torturedOptions(disk)
 	opts.RetentionBytes = 0
@@ -164,11 +147,9 @@ func (r *run) repairOne(h *history, disk *vfs.Mem) error {
 	if err == nil && loud > 0 {
 		err = fmt.Errorf("after a repair %d reads are refused", loud)
 	}
-	var frames int64
-	for _, l := range losses {
-		frames += l.Frames
-	}
-	if err == nil && lost > 0 && frames == 0 {
+	if err == nil && lost > 0 && len(repaired.Losses) == 0 && !h.clean {
+		r.count("cut above what is proven", 1) // as in rotOne
+	} else if err == nil && lost > 0 && len(repaired.Losses) == 0 {
 		err = fmt.Errorf("after a repair that named no loss %d records are gone", lost)
 	}
 	r.count("repaired", 1)
@@ -198,8 +179,11 @@ func pickFile(disk *vfs.Mem, rng *rand.Rand) (string, error) {
 	return files[rng.IntN(len(files))], nil
 }
 
-// damage flips a bit, or in one of eight cases cuts the file short.
+// damage flips a bit, or in one of eight cases cuts the file short, or in one of 32 takes it away.
 func damage(disk *vfs.Mem, name string, rng *rand.Rand) (string, error) {
+	if rng.IntN(32) == 0 {
+		return name + " taken away", errors.Join(disk.Remove(name), disk.SyncDir(path.Dir(name)))
+	}
 	f, err := disk.Open(name, vfs.ReadWrite)
 	if err != nil {
 		return name, err
