@@ -67,7 +67,7 @@ func hostile(f *flag.FlagSet) func(*run) error {
 			if err != nil {
 				return err
 			}
-			limit := 2*alone[2] + time.Millisecond
+			limit := 2*alone[1] + time.Millisecond
 			stop, done := make(chan struct{}), make(chan error, 1)
 			bad.ready = make(chan struct{})
 			go func() { done <- b.act(stop) }()
@@ -88,7 +88,7 @@ func hostile(f *flag.FlagSet) func(*run) error {
 				err = fmt.Errorf("%d lines of log, the bound is %d", lines, most)
 			case b.logged && lines == 0:
 				err = errors.New("connections are closed for what they send, and the log says nothing")
-			case with[0] > limit:
+			case with[1] > limit:
 				err = fmt.Errorf("the good client's p99 is %v, the bound is %v", with, limit)
 			case memory > hostileMemory:
 				err = fmt.Errorf("%d MiB are resident, the bound is %d", memory>>20, hostileMemory>>20)
@@ -169,7 +169,7 @@ func (r *run) descriptors(binary string) error {
 	return nil
 }
 
-// windows are the p99 of three stretches of d, ascending. Whoever shares the machine disturbs one of them; bad clients, who are at it all the time, disturb all. So the best of three counts beside them, against the worst of three alone just before.
+// windows are the p99 of three stretches of d, ascending. The median counts: whoever shares the machine disturbs one of them; bad clients, who are at it all the time, disturb all.
 func (c *client) windows(addr string, d time.Duration) (p99s [3]time.Duration, err error) {
 	for i := range p99s {
 		all, err := c.latencies(addr, d/3)
