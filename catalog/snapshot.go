@@ -128,6 +128,12 @@ func load(fsys vfs.FS, name string) (c *Catalog, encoded []byte, err error) {
 	return c, b, nil
 }
 
+// CheckCopy says what is wrong with the copy of a snapshot that there is.
+func CheckCopy(fsys vfs.FS, dataDir string) error {
+	_, _, err := load(fsys, path.Join(dataDir, snapshotName+journal.CopySuffix))
+	return err
+}
+
 // Repair loads a snapshot that may be damaged or missing, else its copy, else, if whole says that the journal has everything from its beginning, none. mended says what it did with the file, with write, or would do.
 func Repair(fsys vfs.FS, dataDir string, whole, write bool) (c *Catalog, mended string, err error) {
 	name := path.Join(dataDir, snapshotName)

@@ -1,8 +1,8 @@
 package pipeline
 
 import (
-	"errors"
 	"fmt"
+	"path"
 
 	"tidemark/catalog"
 	"tidemark/internal/vfs"
@@ -18,7 +18,7 @@ func Repair(fsys vfs.FS, dataDir string, write bool) (journal.Repaired, error) {
 	if err != nil {
 		var cerr error
 		if meta, cerr = journal.LoadMetaCopy(fsys, dataDir); cerr != nil {
-			return journal.Repaired{}, errors.Join(err, cerr)
+			return journal.Repaired{}, &journal.CorruptError{Segment: -1, File: path.Join(dataDir, "meta"), Cause: fmt.Sprintf("%v; its copy: %v", err, cerr)}
 		}
 		mended = append(mended, fmt.Sprintf("meta is taken from its copy: %v", err))
 	}

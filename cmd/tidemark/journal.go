@@ -150,6 +150,12 @@ func (c *JournalVerifyCmd) Run(e *env) error {
 	} else {
 		fmt.Fprintf(e.stdout, "catalog at %d, topics %d\n", cat.Offset(), len(cat.View().Topics))
 	}
+	if _, err := journal.LoadMetaCopy(o.fsys, c.Dir); err != nil {
+		fmt.Fprintf(e.stdout, "the copy of meta is not sound, the next start makes it anew: %v\n", err)
+	}
+	if err := catalog.CheckCopy(o.fsys, c.Dir); err != nil && cat != nil && cat.Offset() > 0 {
+		fmt.Fprintf(e.stdout, "the copy of catalog.snapshot is not sound, the next snapshot makes it anew: %v\n", err)
+	}
 	if damaged > 0 {
 		return exitWith(exitDamaged, fmt.Errorf("%d places are damaged", damaged))
 	}

@@ -53,6 +53,7 @@ func TestUsageErrors(t *testing.T) {
 		{"topic create t --config novalue", "--config"},
 		{"produce", "<topic>"},
 		{"produce t --unknown", "--unknown"},
+		{"watch --count=-1", "--count"},
 		{"produce t --qos sometimes", "--qos"},
 		{"produce t --partition=-1", "--partition"},
 		{"produce t --batch-records 0", "--batch-records"},

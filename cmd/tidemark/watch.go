@@ -55,6 +55,9 @@ func (c *WatchCmd) Run(e *env) error {
 	if c.Interval < 10*time.Millisecond {
 		return usageErrorf("--interval %v: it is at least 10ms", c.Interval)
 	}
+	if c.Count < 0 {
+		return usageErrorf("--count %d: it is at least 1, or 0 for no end", c.Count)
+	}
 	out, ok := e.stdout.(*os.File)
 	clearScreen := ok && term.IsTerminal(int(out.Fd()))
 	var before *watched
