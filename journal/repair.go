@@ -123,17 +123,18 @@ func (r *repair) look() error {
 		if from >= r.proven { // the end, or a torn tail
 			return r.markAt(s)
 		}
-		last, known := next == nil, s.hasChain || first == 0
+		counted := s.hasChain || first == 0 // the frames before
+		last, known := next == nil, counted
 		if last { // nothing whole behind it: the stream ends where it was proven to
-			if err := r.known(s); err != nil {
+			if err := r.ours(s); err != nil {
 				return err
 			}
 			var there bool
 			next, there = r.end(s)
-			known = known && there
+			known = counted && there
 		}
 		if last && next == nil {
-			known = first == 0 && r.proven == r.mark.Flushed && r.mark.Index > s.last.Index
+			known = counted && r.proven == r.mark.Flushed && r.mark.Index > s.last.Index
 			next = &FrameHeader{Start: r.proven, Term: max(s.last.Term, r.mark.Term), Index: max(s.last.Index, r.mark.Index) + 1, PrevCRC: r.mark.Chain, TimestampMs: s.last.TimestampMs}
 			if r.proven != r.mark.Flushed {
 				r.mark.Flushed, r.mark.Term, r.mark.Index, r.newMark = r.proven, next.Term, next.Index-1, true
@@ -159,11 +160,11 @@ func (r *repair) markAt(s *scanner) error {
 		return nil
 	}
 	r.mark.Flushed, r.mark.Chain, r.mark.Index, r.mark.Term = s.pos, s.chain, s.last.Index, s.last.Term+unusedTerms
-	return r.known(s)
+	return r.ours(s)
 }
 
-// known refuses to go on without a mark when nothing else says that what lies there is this journal's.
-func (r *repair) known(s *scanner) error {
+// ours refuses to go on without a mark when nothing else says that what lies there is this journal's.
+func (r *repair) ours(s *scanner) error {
 	if !r.noMark || s.hasChain || len(r.headers) > 0 {
 		return nil
 	}
