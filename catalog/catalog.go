@@ -170,6 +170,9 @@ func (c *Catalog) grow(t *Topic, have []*Partition, count int) []*Partition {
 	return out
 }
 
+// Seen keeps a partition's number from being given out: records of it were found. Before the stages run.
+func (c *Catalog) Seen(partition uint32) { c.nextPartitionID = max(c.nextPartitionID, partition+1) }
+
 // put swaps in a view that has t.
 func (c *Catalog) put(t *Topic) {
 	v := c.change()

@@ -117,12 +117,16 @@ func Load(fsys vfs.FS, dataDir string) (*Catalog, error) {
 	return c, err
 }
 
+var errVersion = errors.New("version is unknown to this build")
+
 func load(fsys vfs.FS, name string) (c *Catalog, encoded []byte, err error) {
 	b, err := journal.ReadFile(fsys, name, maxSnapshotBytes)
 	if err != nil {
 		return nil, nil, err
 	}
-	if c, err = Decode(b); err != nil {
+	if c, err = Decode(b); errors.Is(err, errVersion) { // sound, for another build
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
+	} else if err != nil {
 		return nil, nil, &journal.CorruptError{Segment: -1, File: name, Cause: err.Error()}
 	}
 	return c, b, nil
@@ -138,10 +142,10 @@ func CheckCopy(fsys vfs.FS, dataDir string) error {
 func Repair(fsys vfs.FS, dataDir string, whole, write bool) (c *Catalog, mended string, err error) {
 	name := path.Join(dataDir, snapshotName)
 	c, _, err = load(fsys, name)
-	if err == nil {
-		return c, "", nil
-	}
 	missing := errors.Is(err, fs.ErrNotExist)
+	if !missing && !errors.As(err, new(*journal.CorruptError)) { // sound, or of a newer build, or not to be read now
+		return c, "", err
+	}
 	c, encoded, cerr := load(fsys, name+journal.CopySuffix)
 	switch {
 	case cerr == nil:
@@ -175,7 +179,7 @@ func Decode(b []byte) (*Catalog, error) {
 		return nil, errors.New("snapshot header checksum mismatch")
 	}
 	if v := le.Uint32(b[4:]); v < 1 || v > snapshotVersion {
-		return nil, fmt.Errorf("snapshot version %d is unknown to this build", v)
+		return nil, fmt.Errorf("snapshot %w: %d, up to %d are known: use a newer tidemark", errVersion, v, snapshotVersion)
 	}
 	body := b[snapshotHeaderBytes:]
 	if le.Uint64(b[8:]) != uint64(len(body)) || crc32.Checksum(body, castagnoli) != le.Uint32(b[16:]) {

@@ -50,6 +50,11 @@ func (r *repair) openHollow(fsys vfs.FS, dir string, bytes int64) (*segments, er
 	if !r.noMark {
 		from = roundDown(r.mark.First, bytes)
 	}
+	for _, name := range names {
+		if start, ok := IndexSegment(name); ok && r.noMark { // it was full, and synced
+			r.proven = max(r.proven, start+Offset(bytes))
+		}
+	}
 	to := max(from, roundDown(max(r.proven-1, 0), bytes))
 	for _, name := range names {
 		start, ok := parseStart(name, segmentSuffix)

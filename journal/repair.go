@@ -27,17 +27,17 @@ func (r *Repaired) Nothing() bool { return len(r.Losses) == 0 && len(r.Mended) =
 
 // Repair gives up what is damaged below what is proven to have been synced, and keeps all that is provable: it puts gaps over the damage, so that the frames behind it keep their places and are read as before. It salvages
 // nothing from within a damaged frame. A segment file that is missing or cut short is made whole with zeros first, and what it held is lost like damage. A mark that is lost is made anew from the frames: it then says that all of the sound
-// stream was flushed, and that the log starts where the files do. catalogOffset is where the catalog's snapshot stands. Without write nothing is changed. The server must not be running on it. A torn tail is left to recovery.
+// stream was flushed, and that the log starts where the files do. catalogOffset is where the catalog's snapshot stands; behind, if set, is called for each command behind a loss that reaches above it, and may refuse. Without write nothing is changed. The server must not be running on it. A torn tail is left to recovery.
 //
 // A gap is a frame header with a type of its own. Its chain value, in place of a body's checksum, is the one that the next sound frame names, so the chain holds across it. Gaps are written from the last to the first, each with
 // one write: what a crash leaves is damaged as before, and Repair can be called again.
-func Repair(fsys vfs.FS, dir string, meta JournalMeta, catalogOffset Offset, write bool) (Repaired, error) {
+func Repair(fsys vfs.FS, dir string, meta JournalMeta, catalogOffset Offset, behind func(Record) error, write bool) (Repaired, error) {
 	salt, err := meta.SaltBytes()
 	if err != nil {
 		return Repaired{}, err
 	}
 	mark, seq, err := readMark(fsys, dir, salt)
-	r := repair{seed: salt.seed(), mark: mark}
+	r := repair{seed: salt.seed(), mark: mark, behind: behind}
 	if errors.As(err, new(*CorruptError)) {
 		r.noMark = true
 		r.Mended = append(r.Mended, fmt.Sprintf("%v: it is made anew from the frames", err))
@@ -49,14 +49,27 @@ func Repair(fsys vfs.FS, dir string, meta JournalMeta, catalogOffset Offset, wri
 		return r.Repaired, err
 	}
 	defer r.segs.close()
+	first, _ := r.segs.bounds()
 	if r.noMark {
-		r.mark.Cut = NoCut
-		r.mark.First, _ = r.segs.bounds()
+		r.mark.Cut, r.mark.First = NoCut, first
+	}
+	if at := roundDown(catalogOffset, meta.SegmentBytes); at < first {
+		return r.Repaired, &CorruptError{Segment: at, Offset: catalogOffset, Cause: fmt.Sprintf("the catalog's snapshot stands here, and the journal begins at %d: what lies between is lost, and with it what topics there are", first)}
 	}
 	if err := r.look(); err != nil || r.Nothing() || !write {
 		return r.Repaired, err
 	}
 	if err := r.fill(fsys, dir); err != nil {
+		return r.Repaired, err
+	}
+	// First: an index that came back by a crash would name what a gap covers.
+	for i := range r.gaps {
+		name := IndexName(roundDown(r.gaps[i].Start, meta.SegmentBytes))
+		if err := fsys.Remove(path.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return r.Repaired, err
+		}
+	}
+	if err := fsys.SyncDir(dir); err != nil {
 		return r.Repaired, err
 	}
 	for i := len(r.gaps) - 1; i >= 0; i-- {
@@ -90,6 +103,7 @@ type repair struct {
 	mark    Mark
 	noMark  bool // it is lost
 	catalog Offset
+	behind  func(Record) error
 	proven  Offset
 	hollow  []Offset      // segments whose file is missing or cut short
 	headers []FrameHeader // behind the place that is looked at
@@ -109,6 +123,9 @@ func (r *repair) look() error {
 		f, err := s.next()
 		if err == nil {
 			r.proven = max(r.proven, f.Flushed)
+			if err := r.commands(f); err != nil {
+				return err
+			}
 			continue
 		}
 		var stop *unsound
@@ -154,10 +171,26 @@ func (r *repair) look() error {
 	}
 }
 
+// commands shows behind the commands of a frame behind a loss that the catalog's snapshot does not cover.
+func (r *repair) commands(f Frame) error {
+	if n := len(r.Losses); n == 0 || r.Losses[n-1].To <= r.catalog || f.Type.opaque() || r.behind == nil {
+		return nil
+	}
+	return f.EachRecord(func(rec Record) error {
+		if rec.Kind != RecordCommand {
+			return nil
+		}
+		return r.behind(rec)
+	})
+}
+
 // markAt has a lost mark say what stands before s.
 func (r *repair) markAt(s *scanner) error {
 	if !r.noMark {
 		return nil
+	}
+	if n := len(r.headers); n > 0 {
+		r.Mended = append(r.Mended, fmt.Sprintf("frames behind offset %d, of which %d headers are left, are cut by the next start like a torn tail: without the mark nobody knows whether they were acknowledged", s.pos, n))
 	}
 	r.mark.Flushed, r.mark.Chain, r.mark.Index, r.mark.Term = s.pos, s.chain, s.last.Index, s.last.Term+unusedTerms
 	return r.ours(s)
@@ -241,7 +274,7 @@ func (r *repair) lay(s *scanner, from Offset, next *FrameHeader) {
 	}
 }
 
-// put writes one gap's header, and takes the index file of its segment away: a start makes it anew.
+// put writes one gap's header. The index file of its segment is gone: a start makes it anew.
 func (r *repair) put(fsys vfs.FS, dir string, h *FrameHeader) error {
 	start := roundDown(h.Start, r.segs.bytes)
 	f, err := fsys.Open(path.Join(dir, segmentName(start)), vfs.ReadWrite|vfs.Direct)
@@ -259,11 +292,6 @@ func (r *repair) put(fsys vfs.FS, dir string, h *FrameHeader) error {
 		return err
 	}
 	copy(b[at-block:n], head[:])
-	if _, err := f.WriteSync([][]byte{b[:n]}, block); err != nil {
-		return err
-	}
-	if err := fsys.Remove(path.Join(dir, IndexName(start))); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	_, err = f.WriteSync([][]byte{b[:n]}, block)
+	return err
 }

@@ -40,7 +40,7 @@ func TestRepair(t *testing.T) {
 				}
 				meta := JournalMeta{Salt: fmt.Sprintf("%x", testSalt[:]), SegmentBytes: 64 << 10}
 				for _, write := range []bool{false, true} {
-					repaired, err := Repair(mem, testDir, meta, 0, write)
+					repaired, err := Repair(mem, testDir, meta, 0, nil, write)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -165,7 +165,7 @@ func TestRepairOfFiles(t *testing.T) {
 			meta := JournalMeta{Salt: fmt.Sprintf("%x", testSalt[:]), SegmentBytes: segment}
 			catalog := ends[35]
 			for _, write := range []bool{false, true} {
-				r, err := Repair(mem, testDir, meta, catalog, write)
+				r, err := Repair(mem, testDir, meta, catalog, nil, write)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -182,7 +182,7 @@ func TestRepairOfFiles(t *testing.T) {
 			if !readsFrom(t, mem, catalog) {
 				t.Errorf("the stream cannot be read from %d, where the catalog stands", catalog)
 			}
-			if r, err := Repair(mem, testDir, meta, catalog, false); err != nil || !r.Nothing() {
+			if r, err := Repair(mem, testDir, meta, catalog, nil, false); err != nil || !r.Nothing() {
 				t.Errorf("after the repair: %+v, %v", r, err)
 			}
 		})
@@ -206,7 +206,7 @@ func TestRepairWantsTheRightSalt(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, catalogOffset := range []Offset{0, 100_000} {
-		r, err := Repair(mem, testDir, JournalMeta{Salt: "0123456789abcdef", SegmentBytes: 64 << 10}, catalogOffset, true)
+		r, err := Repair(mem, testDir, JournalMeta{Salt: "0123456789abcdef", SegmentBytes: 64 << 10}, catalogOffset, nil, true)
 		if !errors.As(err, new(*CorruptError)) {
 			t.Errorf("%+v, %v", r, err)
 		}

@@ -162,6 +162,7 @@ func (f *follower) replay(frame journal.Frame, indexFrom, catalogFrom journal.Of
 			f.p.index.Add(r.Partition, indexEntry(r, &i))
 		}
 		if part := f.p.catalog.ByID(r.Partition); part == nil && toCatalog {
+			f.p.catalog.Seen(r.Partition) // what made it may lie in a gap
 			f.transaction(nil, r, &i, frame.TimestampMs)
 		} else if toCatalog {
 			f.transaction(part, r, &i, frame.TimestampMs)

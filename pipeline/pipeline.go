@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"reflect"
 	"runtime/pprof"
 	"sync"
 	"sync/atomic"
@@ -268,11 +269,11 @@ func (p *Pipeline) loadMeta() error {
 		return fmt.Errorf("%s belongs to node %d, and node-id is %d: use --node-id %d or another --data-dir", p.opts.DataDir, meta.NodeID, p.opts.NodeID, meta.NodeID)
 	}
 	p.meta = meta
-	if _, err := journal.LoadMetaCopy(p.opts.FS, p.opts.DataDir); err == nil {
+	if same, err := journal.LoadMetaCopy(p.opts.FS, p.opts.DataDir); err == nil && reflect.DeepEqual(same, meta) {
 		return nil
 	}
 	// Made by an earlier build, or damaged. On a full disk it has to wait.
-	if err := journal.SaveMeta(p.opts.FS, p.opts.DataDir, meta); err != nil && !errors.Is(err, syscall.ENOSPC) {
+	if err := journal.SaveMeta(p.opts.FS, p.opts.DataDir, meta); err != nil && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
 		return err
 	}
 	return nil

@@ -96,3 +96,57 @@ func bodiesAfter(t *testing.T, opts Options) []string {
 	defer p.Close()
 	return bodies(t, p, p.View().Topics["t"].Partitions[0])
 }
+
+// TestRepairDoesNotMixPartitions: partitions are numbered in the order in which they are made. One that is made behind lost bytes that no snapshot covers may have had the number of another: that is refused, and
+// numbers of which records are left are not given out again.
+func TestRepairDoesNotMixPartitions(t *testing.T) {
+	for _, second := range []bool{false, true} {
+		mem := vfs.NewMem()
+		opts := testOptions(mem)
+		p := open(t, opts)
+		first := createTopic(t, p, "first", 2).Partitions
+		w := newWaiter()
+		lost := p.Written()
+		for i := range 60 {
+			r := produce(qos.All, first[1], makeBatch(1, fmt.Sprintf("%d|%s", i, strings.Repeat("x", 4000)), -1, -1, -1))
+			if w.wait(t, w.submit(t, p, r)); r.Err != nil {
+				t.Fatal(r.Err)
+			}
+		}
+		if second {
+			createTopic(t, p, "second", 1)
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"data/catalog.snapshot", "data/catalog.snapshot.copy"} {
+			if err := mem.Remove(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f, err := mem.Open(journal.JournalDir("data", 0)+"/00000000000000000000.journal", vfs.ReadWrite)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt(make([]byte, lost), 0); err != nil { // the topic's making
+			t.Fatal(err)
+		}
+		f.Close()
+		for _, write := range []bool{false, true} {
+			r, err := Repair(mem, "data", write)
+			if refused := errors.As(err, new(*journal.CorruptError)); refused != second || !refused && err != nil {
+				t.Fatalf("second topic %v: %+v, %v", second, r, err)
+			}
+		}
+		if second {
+			continue
+		}
+		p = open(t, opts)
+		next := createTopic(t, p, "next", 2).Partitions
+		for _, part := range next {
+			if got := bodies(t, p, part); len(got) > 0 || part.ID <= first[1].ID {
+				t.Errorf("partition %d of a new topic has %d records of a lost one", part.ID, len(got))
+			}
+		}
+	}
+}

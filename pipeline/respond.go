@@ -278,7 +278,11 @@ func (s *responder) onFlush() {
 	pprof.SetGoroutineLabels(s.labels)
 	s.step()
 	pprof.SetGoroutineLabels(s.p.flush.labels)
+	unarmed := s.deadline > 0 && s.tickAt.Load() == 0
 	s.running.Unlock()
+	if unarmed { // the deadline of a request that this turn was the first to see: the tick is the respond goroutine's
+		s.wake.set()
+	}
 }
 
 // abandon answers whatever is still pending at the end.
