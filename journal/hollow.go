@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"path"
-	"slices"
 
 	"tidemark/internal/vfs"
 )
@@ -57,12 +56,12 @@ func (r *repair) openHollow(fsys vfs.FS, dir string, bytes int64) (*segments, er
 	}
 	to := max(from, roundDown(max(r.proven-1, 0), bytes))
 	for _, name := range names {
-		start, ok := parseStart(name, segmentSuffix)
+		start, ok, err := segmentStart(name, bytes)
+		if err != nil {
+			return nil, err
+		}
 		if !ok {
 			continue
-		}
-		if int64(start)%bytes != 0 {
-			return nil, &CorruptError{Segment: start, Offset: start, Cause: fmt.Sprintf("its name is not a multiple of the segment size %d", bytes)}
 		}
 		if from < 0 || start < from {
 			from = start
@@ -83,7 +82,7 @@ func (r *repair) openHollow(fsys vfs.FS, dir string, bytes int64) (*segments, er
 			r.hollow = append(r.hollow, start)
 			r.Mended = append(r.Mended, fmt.Sprintf("%s is missing: it is made anew, with zeros", path.Join(dir, segmentName(start))))
 		} else if errors.As(err, new(*CorruptError)) {
-			seg, err = r.openShort(s, start)
+			seg, err = r.openShort(s, start, err)
 		}
 		if err != nil {
 			s.close()
@@ -97,8 +96,8 @@ func (r *repair) openHollow(fsys vfs.FS, dir string, bytes int64) (*segments, er
 // maxHollow bounds how many missing segments are made anew: a wrong offset makes no disk full.
 const maxHollow = 64
 
-// openShort opens a segment file whose size is wrong.
-func (r *repair) openShort(s *segments, start Offset) (*segment, error) {
+// openShort opens a segment file whose size is wrong, as wrong says; one that is too long is not repaired.
+func (r *repair) openShort(s *segments, start Offset, wrong error) (*segment, error) {
 	name := path.Join(s.dir, segmentName(start))
 	f, err := s.fsys.Open(name, vfs.ReadOnly)
 	if err != nil {
@@ -106,7 +105,7 @@ func (r *repair) openShort(s *segments, start Offset) (*segment, error) {
 	}
 	size, err := f.Size()
 	if err == nil && size > s.bytes {
-		err = &CorruptError{Segment: start, Offset: start + Offset(s.bytes), Cause: fmt.Sprintf("the file has %d bytes, a segment has %d", size, s.bytes)}
+		err = wrong
 	}
 	if err != nil {
 		f.Close()
@@ -140,7 +139,7 @@ func (r *repair) fill(fsys vfs.FS, dir string) error {
 
 // syncAll makes durable what a server that was killed may have left in the page cache, for a mark that says so.
 func (r *repair) syncAll(fsys vfs.FS, dir string) error {
-	for _, start := range slices.Backward(r.segs.starts()) {
+	for _, start := range r.segs.starts() {
 		f, err := fsys.Open(path.Join(dir, segmentName(start)), vfs.ReadWrite)
 		if err != nil {
 			return err

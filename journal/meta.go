@@ -50,7 +50,7 @@ func JournalDir(dataDir string, id int) string {
 
 const metaName = "meta"
 
-// CopySuffix ends the name of the second copy of a small file that nothing else could bring back. The copy is written first: it is never older.
+// CopySuffix ends the name of the second copy of a small file that nothing else could bring back. The copy is written first: it is not older, unless a build that writes none ran in between.
 const CopySuffix = ".copy"
 
 // maxMetaBytes bounds what is read of a file that may be anything.

@@ -92,7 +92,7 @@ func Repair(fsys vfs.FS, dir string, meta JournalMeta, catalogOffset Offset, beh
 			return r.Repaired, err
 		}
 	}
-	return r.Repaired, fsys.SyncDir(dir)
+	return r.Repaired, nil
 }
 
 // repair is what a look found.

@@ -42,6 +42,15 @@ func parseStart(name, suffix string) (Offset, bool) {
 	return Offset(n), err == nil
 }
 
+// segmentStart is parseStart of a segment's name, which has to be a multiple of the segment size.
+func segmentStart(name string, bytes int64) (start Offset, ok bool, err error) {
+	start, ok = parseStart(name, segmentSuffix)
+	if ok && int64(start)%bytes != 0 {
+		err = &CorruptError{Segment: start, Offset: start, Cause: fmt.Sprintf("its name is not a multiple of the segment size %d", bytes)}
+	}
+	return start, ok, err
+}
+
 // segment is one file of the stream. Everything but holders is immutable.
 type segment struct {
 	start   Offset
@@ -86,7 +95,9 @@ func openSegments(fsys vfs.FS, dir string, bytes int64, readOnly bool) (*segment
 	}
 	var starts []Offset
 	for _, name := range names {
-		switch start, ok := parseStart(name, segmentSuffix); {
+		switch start, ok, err := segmentStart(name, bytes); {
+		case err != nil:
+			return nil, err
 		case ok:
 			starts = append(starts, start)
 		case readOnly:
@@ -100,9 +111,6 @@ func openSegments(fsys vfs.FS, dir string, bytes int64, readOnly bool) (*segment
 	}
 	slices.Sort(starts)
 	for i, start := range starts {
-		if int64(start)%bytes != 0 {
-			return nil, &CorruptError{Segment: start, Offset: start, Cause: fmt.Sprintf("its name is not a multiple of the segment size %d", bytes)}
-		}
 		if i > 0 && start != starts[i-1]+Offset(bytes) {
 			return nil, &CorruptError{Segment: starts[i-1] + Offset(bytes), Offset: starts[i-1] + Offset(bytes),
 				Cause: fmt.Sprintf("the file is missing, the next one is %s", segmentName(start))}
