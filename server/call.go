@@ -133,7 +133,7 @@ func (s *Session) serve(c call) {
 		s.unsent.Store(int64(len(out))) // until it was sent: the next call waits for that
 	}
 	if s.out.complete(c.slot, c.bytes, answered{piece: piece{bytes: out, release: release}, labels: labels}) {
-		s.conn.Wake()
+		s.Wake()
 	}
 }
 

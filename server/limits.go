@@ -41,6 +41,9 @@ func (s *Session) look() {
 	if l.share != nil {
 		l.share.used.Add(s.budget)
 	}
+	s.out.mu.Lock()
+	s.out.shared = l.share != nil
+	s.out.mu.Unlock()
 	if old != nil {
 		s.srv.shares.leave(old, s, s.budget)
 	}

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"time"
+
 	"tidemark/pipeline"
 	"tidemark/qos"
 	"tidemark/server/kafka"
@@ -124,39 +126,72 @@ func (a *answered) drop() {
 	}
 }
 
-// flush hands everything that can leave to the transport. It returns false when the connection is lost.
+// outgoing is what was laid out and leaves together.
+type outgoing struct {
+	small  []byte
+	pieces []piece       // larger ones, in order with small's cuts
+	laid   []laid        // what small holds, for the profile
+	since  time.Duration // when the first of it was ready
+}
+
+// take begins a sending: what it returns is the caller's until sent. o.mu is held.
+func (o *outbound) take() outgoing {
+	out := o.outgoing
+	o.outgoing, o.spare = o.spare, outgoing{}
+	o.sending, o.awake = true, false
+	return out
+}
+
+// sent ends a sending and keeps its memory for use again. It returns true if the IO goroutine came meanwhile and has to come once more. o.mu is held.
+func (o *outbound) sent(out outgoing, behind bool) (again bool) {
+	clear(out.pieces)
+	clear(out.laid)
+	if cap(out.small) > keptBuffer {
+		out.small = nil
+	}
+	o.spare = outgoing{small: out.small[:0], pieces: out.pieces[:0], laid: out.laid[:0]}
+	again = o.again
+	o.sending, o.behind, o.again = false, behind, false
+	return again
+}
+
+// flush hands everything that can leave to the transport. It returns false when the connection is lost. IO goroutine.
 func (s *Session) flush(io ioConn) bool {
 	o := &s.out
 	o.mu.Lock()
-	small, pieces, laid, since := o.small, o.pieces, o.laid, o.since
-	o.small, o.pieces, o.laid = o.spare[:0], o.taken[:0], o.sent[:0]
-	o.awake = false
 	done := o.done
 	o.done = 0
 	if len(s.free) == 0 {
 		s.free, o.free = o.free, s.free
 	}
-	o.mu.Unlock()
-	s.refund(done)
-	if len(small) == 0 && len(pieces) == 0 {
-		o.spare, o.taken, o.sent = small, pieces, laid
+	if o.sending || len(o.small) == 0 && len(o.pieces) == 0 {
+		if o.sending {
+			o.again = true
+		} else {
+			o.awake, o.behind = false, io.Unsent() > 0
+		}
+		o.mu.Unlock()
+		s.refund(done)
 		return true
 	}
-	bufs, from := o.bufs[:0], 0
-	for _, p := range pieces {
+	out := o.take()
+	o.mu.Unlock()
+	s.refund(done)
+	bufs, from := s.bufs[:0], 0
+	for _, p := range out.pieces {
 		if p.after > from {
-			bufs = append(bufs, small[from:p.after])
+			bufs = append(bufs, out.small[from:p.after])
 		}
 		bufs = append(bufs, p.bytes)
 		from = p.after
 	}
-	if from < len(small) {
-		bufs = append(bufs, small[from:])
+	if from < len(out.small) {
+		bufs = append(bufs, out.small[from:])
 	}
 	// The memory that answers are made in is given back when the client has taken them: what all of them together hold is bounded.
-	for i := range pieces {
-		if pieces[i].release != nil {
-			s.held = append(s.held, pieces[i].release)
+	for i := range out.pieces {
+		if out.pieces[i].release != nil {
+			s.held = append(s.held, out.pieces[i].release)
 		}
 	}
 	total := 0
@@ -168,31 +203,83 @@ func (s *Session) flush(io ioConn) bool {
 		s.unsent.Store(int64(total)) // for as long as Send blocks
 	}
 	err := io.Send(bufs)
-	if len(laid) > 0 {
-		if err == nil && io.Unsent() > 0 {
-			s.keepLater(laid, since)
-		} else {
-			took := o.now() - since
-			for _, l := range laid {
-				s.srv.pipeline.Observe(l.level, l.labels, pipeline.SocketWrite, l.n, took)
-			}
-		}
+	behind := err == nil && io.Unsent() > 0
+	if behind {
+		s.keepLater(out.laid, out.since)
+	} else {
+		s.observeSent(&out)
 	}
 	if much || len(s.held) > 0 || len(s.later) > 0 {
 		s.tooMuchUnsent(io)
 	}
-	clear(pieces)
 	clear(bufs)
-	clear(laid)
-	o.bufs, o.taken, o.sent = bufs[:0], pieces[:0], laid[:0]
-	if o.spare = small[:0]; cap(small) > keptBuffer {
-		o.spare = nil
-	}
+	s.bufs = bufs[:0]
+	o.mu.Lock()
+	o.sent(out, behind)
+	o.mu.Unlock()
 	if err != nil {
 		s.conn.Close()
 		return false
 	}
 	return true
+}
+
+// Wake has what is ready sent: by the caller, if nothing stands before it, which saves waking the IO goroutine (ADR 11), or else by the IO goroutine. Not for the IO goroutine itself.
+func (s *Session) Wake() {
+	if !s.sendNow() {
+		s.conn.Wake()
+	}
+}
+
+// sendNow returns false if the IO goroutine has to come: for what was not sent, or for what it alone may do.
+func (s *Session) sendNow() bool {
+	o := &s.out
+	o.mu.Lock()
+	if o.sending || o.behind || o.shared || len(o.pieces) > 0 || s.paused.Load() {
+		o.mu.Unlock()
+		return false
+	}
+	if len(o.small) == 0 {
+		o.awake = false
+		o.mu.Unlock()
+		return true
+	}
+	out := o.take()
+	o.mu.Unlock()
+	n := s.conn.SendNow(out.small)
+	whole := n == len(out.small)
+	if whole {
+		s.observeSent(&out)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !whole && !o.closed {
+		o.putBack(&out, n)
+	}
+	again := o.sent(out, false)
+	return whole && !again
+}
+
+// putBack lays all but the first n bytes of what was to be sent before what was laid out since. o.mu is held.
+func (o *outbound) putBack(out *outgoing, n int) {
+	rest := out.small[n:]
+	for i := range o.pieces {
+		o.pieces[i].after += len(rest)
+	}
+	o.small, o.laid = append(rest, o.small...), append(out.laid, o.laid...)
+	o.since, o.awake = out.since, true
+	out.small, out.laid = nil, nil
+}
+
+// observeSent adds the time of answers up that the socket has taken.
+func (s *Session) observeSent(out *outgoing) {
+	if len(out.laid) == 0 {
+		return
+	}
+	took := s.out.now() - out.since
+	for _, l := range out.laid {
+		s.srv.pipeline.Observe(l.level, l.labels, pipeline.SocketWrite, l.n, took)
+	}
 }
 
 // close drops what was not sent.
@@ -222,12 +309,9 @@ func (s *Session) Complete(c *kafka.Produce) (wake bool) {
 	return s.out.silent(c.FrameBytes, c)
 }
 
-// Wake has the IO goroutine send what is ready.
-func (s *Session) Wake() { s.conn.Wake() }
-
 // unsent says whether a response waits for its Turn.
 func (o *outbound) unsent() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.small) > 0 || len(o.pieces) > 0
+	return o.sending || len(o.small) > 0 || len(o.pieces) > 0
 }

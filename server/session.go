@@ -25,7 +25,6 @@ type Session struct {
 
 	// IO goroutine only
 	in     inbound
-	paused bool
 	submit []*pipeline.Request
 	budget int64            // bytes of requests in flight: read, and their responses not handed to the transport
 	slot   uint64           // of the next request
@@ -36,10 +35,12 @@ type Session struct {
 	limits limits
 	later  []laid    // answers that are sent, of which the client has not taken all yet
 	held   []func()  // gives back the memory of answers that the client has not taken yet
+	bufs   [][]byte  // to be used again
 	left   int       // unsent when it was looked last
 	since  time.Time // when it was last seen to shrink
 
 	resume  pipeline.Resume
+	paused  atomic.Bool                  // not read; the IO goroutine writes
 	who     atomic.Pointer[kafka.Client] // newest client id; the IO goroutine writes
 	calls   calls
 	looking atomic.Bool   // a timer will wake the connection to look at what is unsent
@@ -69,9 +70,9 @@ func (s *Session) Turn(io ioConn, a *arena) {
 	if !s.flush(io) {
 		return
 	}
-	if !s.paused {
+	if !s.paused.Load() {
 		if s.tooMuchUnsent(io) || s.throttled() {
-			s.paused = true
+			s.paused.Store(true)
 			io.Pause()
 		}
 		return
@@ -79,11 +80,11 @@ func (s *Session) Turn(io ioConn, a *arena) {
 	if s.mustPause(io) {
 		return
 	}
-	s.paused = false
+	s.paused.Store(false)
 	s.now = s.srv.pipeline.Now()
 	s.in.resume(s, a)
 	s.endData(io)
-	if !s.paused {
+	if !s.paused.Load() {
 		io.Resume()
 	}
 }
@@ -93,7 +94,7 @@ func (s *Session) Data(io ioConn, a *arena, p []byte) {
 	if s.dead.Load() {
 		return
 	}
-	if s.paused { // a transport may read a little more than it was asked to
+	if s.paused.Load() { // a transport may read a little more than it was asked to
 		s.in.keep(p)
 		io.Pause()
 		return
@@ -111,7 +112,7 @@ func (s *Session) endData(io ioConn) {
 		return
 	}
 	if s.in.held() || s.mustPause(io) {
-		s.paused = true
+		s.paused.Store(true)
 		io.Pause()
 		s.conn.Wake() // Turn looks again: what ends the pause may have come before paused was known
 	}
@@ -247,23 +248,24 @@ func (s *Session) fail(err error) {
 }
 
 // outbound is the half that leads to the client.
+//
+// One goroutine sends at a time: the IO goroutine, in flush, or whoever has made the last answer ready, in sendNow.
 type outbound struct {
-	mu     sync.Mutex
-	closed bool             // guarded by mu
-	done   int64            // bytes of requests that were answered since the last flush; guarded by mu
-	free   []*kafka.Produce // answered, to be used again; guarded by mu
-	head   uint64           // slot whose response leaves next; guarded by mu
-	ready  []answered       // by slot modulo its length: responses that wait for those before them; guarded by mu
-	small  []byte           // laid out and not yet handed to the transport; guarded by mu
-	pieces []piece          // the same, larger ones, in order with small's cuts; guarded by mu
-	awake  bool             // Wake was asked for and Turn has not come; guarded by mu
-	since  time.Duration    // when it was asked for; guarded by mu
-	laid   []laid           // what small holds, for the profile; guarded by mu
-	now    func() time.Duration
-	spare  []byte   // IO goroutine only: the buffer that was sent last
-	bufs   [][]byte // IO goroutine only
-	taken  []piece  // IO goroutine only
-	sent   []laid   // IO goroutine only
+	mu      sync.Mutex
+	sending bool // somebody hands bytes to the socket; guarded by mu
+	again   bool // the IO goroutine came meanwhile, and is to come once more; guarded by mu
+	behind  bool // the transport keeps bytes that the socket did not take: what follows has to go the same way; guarded by mu
+	shared  bool // the client's connections share a limit of bytes in flight, so that each answer is the IO goroutine's to count; guarded by mu
+
+	closed   bool             // guarded by mu
+	done     int64            // bytes of requests that were answered since the last flush; guarded by mu
+	free     []*kafka.Produce // answered, to be used again; guarded by mu
+	head     uint64           // slot whose response leaves next; guarded by mu
+	ready    []answered       // by slot modulo its length: responses that wait for those before them; guarded by mu
+	outgoing                  // laid out and not yet sent; guarded by mu
+	spare    outgoing         // memory of what was sent last; guarded by mu
+	awake    bool             // Wake was asked for and Turn has not come; guarded by mu
+	now      func() time.Duration
 }
 
 // laid is answers of one kind that lie one behind the other.

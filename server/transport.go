@@ -6,6 +6,8 @@ import "net"
 type transportConn interface {
 	// Wake has the connection's IO goroutine call Session.Turn soon.
 	Wake()
+	// SendNow writes what the socket takes of p without waiting, and returns how much that is. It is for who knows that the transport keeps no bytes of the connection and that nobody else sends on it; one that cannot send from any goroutine takes nothing.
+	SendNow(p []byte) int
 	// Close ends the connection; Session.Closed follows on the IO goroutine.
 	Close()
 	RemoteAddr() net.Addr

@@ -103,6 +103,8 @@ func (c *netConn) Wake() {
 	}
 }
 
+func (c *netConn) SendNow([]byte) int { return 0 }
+
 func (c *netConn) Close() {
 	c.Conn.Close()
 	// A paused reader is not in Read, so it has to be told. Another goroutine, since the caller may be the IO goroutine.

@@ -1,0 +1,161 @@
+package server
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Whoever has made an answer ready sends it, unless something stands before it: however the IO goroutine and two others meet, and however little the socket takes, the client gets each answer once and in the order of the requests.
+func TestAnswersLeaveInOrder(t *testing.T) {
+	for seed := range uint64(200) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		conn := &stingyConn{random: random, wake: make(chan struct{}, 1)}
+		s := &Session{srv: &Server{opts: Options{SendTimeout: time.Hour, ConnectionUnsentBytes: 1 << 20}}, conn: conn, taken: make(chan struct{}, 1)}
+		s.out.now = func() time.Duration { return 0 }
+
+		const answers = 300
+		var want []byte
+		pieces := make([]piece, answers)
+		for i := range pieces {
+			n := 4 + random.IntN(64)
+			if random.IntN(10) == 0 {
+				n += copyBelow
+			}
+			b := make([]byte, n)
+			binary.BigEndian.PutUint32(b, uint32(i))
+			pieces[i].bytes = b
+			want = append(want, b...)
+		}
+		var makers sync.WaitGroup
+		for k := range 2 {
+			makers.Go(func() {
+				for i := k; i < answers; i += 2 {
+					if s.out.complete(uint64(i), 1, answered{piece: pieces[i]}) {
+						s.Wake()
+					}
+				}
+			})
+		}
+		done := make(chan struct{})
+		go func() {
+			makers.Wait()
+			close(done)
+		}()
+		for made := false; !made || s.out.unsent() || conn.keeps(); { // the IO goroutine
+			if made {
+				conn.take() // the client reads what the transport kept
+				s.flush(conn)
+				continue
+			}
+			select {
+			case <-conn.wake:
+				s.flush(conn)
+			case <-done:
+				made = true
+			}
+		}
+		if got := conn.stream; !bytes.Equal(got, want) {
+			t.Fatalf("seed %d: %d bytes arrived, %d were sent, or in another order", seed, len(got), len(want))
+		}
+		if conn.overtaken {
+			t.Fatalf("seed %d: bytes went past those that the transport kept", seed)
+		}
+		if s.budget != -answers*charge(1) {
+			t.Fatalf("seed %d: %d bytes were given back", seed, s.budget)
+		}
+	}
+}
+
+// What the socket did not take goes before all that was laid out since, a large answer too, which has memory of its own.
+func TestRestGoesBeforeWhatCameSince(t *testing.T) {
+	conn := &stingyConn{random: rand.New(rand.NewPCG(1, 1))}
+	s := &Session{srv: &Server{opts: Options{SendTimeout: time.Hour, ConnectionUnsentBytes: 1 << 20}}, conn: conn, taken: make(chan struct{}, 1)}
+	o := &s.out
+	o.now = func() time.Duration { return 0 }
+	answer := func(slot uint64, b []byte) { o.complete(slot, 1, answered{piece: piece{bytes: b}}) }
+	large := bytes.Repeat([]byte("L"), copyBelow+1)
+	answer(0, []byte("abc"))
+	out := o.take()
+	answer(1, []byte("d"))
+	answer(2, large)
+	answer(3, []byte("e"))
+	o.putBack(&out, 1)
+	o.sent(out, false)
+	s.flush(conn)
+	conn.take()
+	if got, want := string(conn.stream), "bcd"+string(large)+"e"; got != want {
+		t.Errorf("%d bytes left, beginning with %.8q; want %d, beginning with %.8q", len(got), got, len(want), want)
+	}
+}
+
+// stingyConn takes part of what it is given.
+type stingyConn struct {
+	mu        sync.Mutex
+	random    *rand.Rand
+	stream    []byte // what the socket took
+	kept      []byte // what the transport keeps
+	overtaken bool
+	wake      chan struct{}
+}
+
+func (c *stingyConn) some(n int) int {
+	if c.random.IntN(3) > 0 {
+		return n
+	}
+	return c.random.IntN(n + 1)
+}
+
+func (c *stingyConn) SendNow(p []byte) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.overtaken = c.overtaken || len(c.kept) > 0
+	n := c.some(len(p))
+	c.stream = append(c.stream, p[:n]...)
+	return n
+}
+
+func (c *stingyConn) Send(bufs [][]byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, b := range bufs {
+		n := 0
+		if len(c.kept) == 0 {
+			n = c.some(len(b))
+			c.stream = append(c.stream, b[:n]...)
+		}
+		c.kept = append(c.kept, b[n:]...)
+	}
+	return nil
+}
+
+// take is what a transport does when the socket has room again.
+func (c *stingyConn) take() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stream, c.kept = append(c.stream, c.kept...), nil
+}
+
+func (c *stingyConn) Unsent() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.kept)
+}
+
+func (c *stingyConn) keeps() bool { return c.Unsent() > 0 }
+
+func (c *stingyConn) Wake() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *stingyConn) Pause()               {}
+func (c *stingyConn) Resume()              {}
+func (c *stingyConn) Close()               {}
+func (c *stingyConn) RemoteAddr() net.Addr { return nil }
