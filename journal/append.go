@@ -25,6 +25,8 @@ type Appender struct {
 	at         Offset // where the next record goes
 	limit      Offset // where the frame will end
 	afterChain uint32 // chain that the frame follows: a filler's, or that of the last frame
+
+	fetched byte // keeps fetch from being optimized away
 }
 
 // Why a frame cannot begin now.
@@ -91,6 +93,17 @@ func (a *Appender) put(h *FrameHeader) {
 	a.j.cache.put(h.Start, b[:])
 }
 
+// fetch reads a byte of each cache line of p, so that p is in the processor's cache when it is written: a lap ago it was last, and a processor waits for many loads at once but for stores one after the other.
+// It halves what a copy of 1 KiB takes (docs/bench/NOTES.md).
+func fetch(p []byte) (sum byte) {
+	for i := 0; i < len(p); i += cacheLineBytes {
+		sum += p[i]
+	}
+	return sum
+}
+
+const cacheLineBytes = 64
+
 var padding [Align]byte
 
 // Add copies a record into the frame and returns where its header lies.
@@ -99,15 +112,15 @@ func (a *Appender) Add(kind RecordKind, flags uint8, partition uint32, base Logi
 	if at+Offset(RecordBytes(len(payload))) > a.limit {
 		panic(fmt.Sprintf("journal: record of %d bytes at %d passes the frame's end %d", len(payload), at, a.limit))
 	}
-	r := Record{Kind: kind, Flags: flags, Partition: partition, Base: base, Payload: payload}
 	room, around := a.j.cache.span(at, RecordBytes(len(payload)))
 	if len(around) == 0 {
-		r.encodeHeader((*[RecordHeaderBytes]byte)(room))
+		a.fetched += fetch(room)
+		encodeRecordHeader((*[RecordHeaderBytes]byte)(room), kind, flags, partition, base, len(payload))
 		copy(room[RecordHeaderBytes:], payload)
 		clear(room[RecordHeaderBytes+len(payload):])
 	} else { // it passes the ring's end
 		var head [RecordHeaderBytes]byte
-		r.encodeHeader(&head)
+		encodeRecordHeader(&head, kind, flags, partition, base, len(payload))
 		a.j.cache.put(at, head[:])
 		a.j.cache.put(at+RecordHeaderBytes, payload)
 		a.j.cache.put(at+RecordHeaderBytes+Offset(len(payload)), padding[:alignUp(len(payload))-len(payload)])

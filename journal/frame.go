@@ -179,15 +179,15 @@ func RecordBytes(payload int) int { return RecordHeaderBytes + alignUp(payload) 
 // End is the position behind the record's padding.
 func (r *Record) End() Offset { return r.At + Offset(RecordBytes(len(r.Payload))) }
 
-func (r *Record) encodeHeader(dst *[RecordHeaderBytes]byte) {
+func encodeRecordHeader(dst *[RecordHeaderBytes]byte, kind RecordKind, flags uint8, partition uint32, base LogicalOffset, payloadBytes int) {
 	le := binary.LittleEndian
-	dst[0] = byte(r.Kind)
-	dst[1] = r.Flags
+	dst[0] = byte(kind)
+	dst[1] = flags
 	le.PutUint16(dst[2:], 0)
-	le.PutUint32(dst[4:], r.Partition)
-	le.PutUint32(dst[8:], uint32(len(r.Payload)))
+	le.PutUint32(dst[4:], partition)
+	le.PutUint32(dst[8:], uint32(payloadBytes))
 	le.PutUint32(dst[12:], 0)
-	le.PutUint64(dst[16:], uint64(r.Base))
+	le.PutUint64(dst[16:], uint64(base))
 }
 
 // DecodeRecord parses the record at the head of src, which begins at offset at, and refuses one that does not lie wholly in src.

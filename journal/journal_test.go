@@ -405,7 +405,7 @@ func TestRecycledSegmentIsNotBelieved(t *testing.T) {
 func TestDecodeRecord(t *testing.T) {
 	r := Record{Kind: RecordBatch, Partition: 9, Base: 77, Payload: []byte("hello")}
 	b := make([]byte, RecordBytes(5))
-	r.encodeHeader((*[RecordHeaderBytes]byte)(b))
+	encodeRecordHeader((*[RecordHeaderBytes]byte)(b), r.Kind, r.Flags, r.Partition, r.Base, len(r.Payload))
 	copy(b[RecordHeaderBytes:], "hello")
 	got, err := DecodeRecord(b, 1000)
 	if err != nil || got.Base != 77 || got.Partition != 9 || string(got.Payload) != "hello" || got.End() != 1000+Offset(len(b)) {

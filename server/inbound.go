@@ -153,7 +153,8 @@ func (in *inbound) drop() {
 
 // dispatch takes one frame. c holds its bytes; without it they are the transport's, and what is to outlive this call is copied. It returns false when the connection is to be closed.
 func (s *Session) dispatch(a *arena, frame []byte, c *chunk) bool {
-	h, err := kafka.ParseHeader(frame)
+	var h kafka.Header
+	err := h.Parse(frame)
 	if err == nil && kmsg.Key(h.Key) == kmsg.Produce {
 		if ok, _ := kafka.Served(h.Key, h.Version); !ok {
 			err = kafka.ErrVersion

@@ -95,8 +95,8 @@ func (s *Session) owes(frame []byte) bool {
 	if s.limits.says == nil {
 		return false
 	}
-	h, err := kafka.ParseHeader(frame)
-	if err != nil {
+	var h kafka.Header
+	if h.Parse(frame) != nil {
 		return false // dispatch says so
 	}
 	s.named(&h)

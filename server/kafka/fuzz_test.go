@@ -19,7 +19,8 @@ func FuzzParseHeader(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		h, err := ParseHeader(frame)
+		var h Header
+		err := h.Parse(frame)
 		if err == nil && (lookup(h.Key) == nil || len(h.ClientID)+len(h.Body)+10 > len(frame)) {
 			t.Fatalf("%+v of %d bytes", h, len(frame))
 		}

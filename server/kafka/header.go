@@ -60,23 +60,23 @@ var flexible = func() (t [128]int16) {
 	return t
 }()
 
-// ParseHeader reads the head of a frame (its length prefix taken off). A key that is not served is ErrKey.
-func ParseHeader(frame []byte) (Header, error) {
-	var h Header
+// Parse reads the head of a frame (its length prefix taken off). A key that is not served is ErrKey.
+func (h *Header) Parse(frame []byte) error {
+	h.Key, h.Version, h.CorrelationID, h.ClientID, h.Body = 0, 0, 0, nil, nil
 	if len(frame) < 10 {
-		return h, ErrShort
+		return ErrShort
 	}
 	be := binary.BigEndian
 	h.Key, h.Version = int16(be.Uint16(frame)), int16(be.Uint16(frame[2:]))
 	h.CorrelationID = int32(be.Uint32(frame[4:]))
 	if lookup(h.Key) == nil {
-		return h, ErrKey
+		return ErrKey
 	}
 	n := int(int16(be.Uint16(frame[8:])))
 	rest := frame[10:]
 	if n >= 0 {
 		if n > len(rest) {
-			return h, ErrShort
+			return ErrShort
 		}
 		h.ClientID, rest = rest[:n:n], rest[n:]
 	}
@@ -86,12 +86,12 @@ func ParseHeader(frame []byte) (Header, error) {
 		} else {
 			var err error
 			if rest, err = skipTags(rest); err != nil {
-				return h, err
+				return err
 			}
 		}
 	}
 	h.Body = rest
-	return h, nil
+	return nil
 }
 
 // skipTags passes over a flexible message's tagged fields.

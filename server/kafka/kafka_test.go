@@ -242,7 +242,8 @@ func TestParseHeader(t *testing.T) {
 				}
 				req.SetVersion(v)
 				frame := formatter.AppendRequest(nil, req, 0x01020304)[4:]
-				h, err := ParseHeader(frame)
+				var h Header
+				err := h.Parse(frame)
 				if lookup(key) == nil {
 					if !errors.Is(err, ErrKey) && len(frame) >= 10 { // ControlledShutdown v0 has no client id
 						t.Fatalf("%s v%d is not served: %v", kmsg.NameForKey(key), v, err)
@@ -259,7 +260,7 @@ func TestParseHeader(t *testing.T) {
 					if n > 100 && n < len(frame)-len(h.Body)-3 {
 						continue
 					}
-					if _, err := ParseHeader(frame[:n]); !errors.Is(err, ErrShort) && !errors.Is(err, ErrHeaderTags) {
+					if err := new(Header).Parse(frame[:n]); !errors.Is(err, ErrShort) && !errors.Is(err, ErrHeaderTags) {
 						t.Fatalf("%s v%d cut off at %d: %v", kmsg.NameForKey(key), v, n, err)
 					}
 				}
@@ -283,7 +284,8 @@ func TestParseHeader(t *testing.T) {
 		{"key below 0", []byte{0xff, 0xff, 0, 0, 0, 0, 0, 1, 0xff, 0xff}, ErrKey, 0},
 		{"version below 0", []byte{0, 3, 0x80, 0, 0, 0, 0, 1, 0xff, 0xff}, nil, 0},
 	} {
-		if h, err := ParseHeader(tc.frame); !errors.Is(err, tc.want) || len(h.Body) != tc.body {
+		var h Header
+		if err := h.Parse(tc.frame); !errors.Is(err, tc.want) || len(h.Body) != tc.body {
 			t.Errorf("%s: %+v, %v", tc.name, h, err)
 		}
 	}

@@ -316,7 +316,8 @@ const defaultProduceTimeoutMs = int32(30 * time.Second / time.Millisecond)
 
 func (b *Broker) decodeTopic(c *Produce, r *reader, view *catalog.View, flexible, transactional, ackOK bool) {
 	var t *catalog.Topic
-	pt := produceTopic{}
+	c.topics = append(c.topics, produceTopic{})
+	pt := &c.topics[len(c.topics)-1]
 	unknown := kerr.UnknownTopicOrPartition.Code
 	if c.version >= 13 {
 		id := r.take(16)
@@ -339,8 +340,9 @@ func (b *Broker) decodeTopic(c *Produce, r *reader, view *catalog.View, flexible
 	}
 	n := r.array(flexible, 5)
 	for range n {
-		c.parts = append(c.parts, producePart{index: r.int32(), record: -1})
+		c.parts = append(c.parts, producePart{})
 		p := &c.parts[len(c.parts)-1]
+		p.index, p.record = r.int32(), -1
 		records := r.take(max(r.length(flexible, false), 0))
 		p.after = int32(r.left())
 		r.tags(flexible)
@@ -363,7 +365,6 @@ func (b *Broker) decodeTopic(c *Produce, r *reader, view *catalog.View, flexible
 		pt.parts++
 	}
 	r.tags(flexible)
-	c.topics = append(c.topics, pt)
 }
 
 // decodeBatch checks one partition's batch and makes a record of the pipeline of it, or notes why not.
