@@ -102,7 +102,10 @@ func fetch(p []byte) (sum byte) {
 	return sum
 }
 
-const cacheLineBytes = 64
+const (
+	cacheLineBytes = 64
+	fetchMaxBytes  = 128 << 10 // larger copies gain nothing by it
+)
 
 var padding [Align]byte
 
@@ -114,7 +117,9 @@ func (a *Appender) Add(kind RecordKind, flags uint8, partition uint32, base Logi
 	}
 	room, around := a.j.cache.span(at, RecordBytes(len(payload)))
 	if len(around) == 0 {
-		a.fetched += fetch(room)
+		if len(room) <= fetchMaxBytes {
+			a.fetched += fetch(room)
+		}
 		encodeRecordHeader((*[RecordHeaderBytes]byte)(room), kind, flags, partition, base, len(payload))
 		copy(room[RecordHeaderBytes:], payload)
 		clear(room[RecordHeaderBytes+len(payload):])

@@ -276,9 +276,9 @@ func (s *segments) allocate(prefix string) (string, error) {
 	return name, nil
 }
 
-// dropHead takes the oldest segment out of the stream, and recycles its file while the pool has fewer than spares files. It returns false when a
+// dropHead takes the oldest segment out of the stream, and recycles its file while the pool has fewer than most files. It returns false when a
 // reader holds the segment. Maintenance goroutine only.
-func (s *segments) dropHead(spares int) (bool, error) {
+func (s *segments) dropHead(most int) (bool, error) {
 	s.mu.Lock()
 	if len(s.list) < 2 || s.list[0].holders.Load() > 0 {
 		s.mu.Unlock()
@@ -294,7 +294,7 @@ func (s *segments) dropHead(spares int) (bool, error) {
 	if err := s.fsys.Remove(path.Join(s.dir, IndexName(seg.start))); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return true, err
 	}
-	if len(s.spares) >= spares {
+	if len(s.spares) >= most {
 		if err := s.fsys.Remove(full); err != nil {
 			return true, err
 		}

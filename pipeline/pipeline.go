@@ -34,11 +34,11 @@ type Options struct {
 	CacheBytes   int64 // default 256 MiB
 	Spares       int   // zeroed segments kept ahead; default 2, negative: none
 
-	// FrameTarget is where a turn of the write stage stops adding requests, bytes; default 1 MiB. Larger frames share a flush among more requests and delay the first of them.
+	// FrameTarget is where a turn of the write stage stops adding requests, bytes; default 128 KiB. Larger frames cost less and delay the first of their requests.
 	FrameTarget int
 	// AdmissionBytes bounds the requests that wait for the write stage; default 64 MiB. Past it submitters stop reading.
 	AdmissionBytes int64
-	// DirtyBytes is how much may be written and not yet flushed while somebody waits for a flush; default 4 MiB. Less bounds latency, more lets flushes grow.
+	// DirtyBytes is how much may be written and not yet flushed while somebody waits for a flush; default 2 MiB. Less bounds latency, more lets flushes grow.
 	DirtyBytes int64
 	// FlushInterval is how long bytes that nobody waits for may stay unflushed; default 50 ms.
 	FlushInterval time.Duration
@@ -76,12 +76,12 @@ func (o *Options) setDefaults() error {
 	def(&o.SegmentBytes, journal.DefaultSegmentBytes)
 	def(&o.CacheBytes, journal.DefaultCacheBytes)
 	def(&o.AdmissionBytes, 64<<20)
-	def(&o.DirtyBytes, 4<<20)
+	def(&o.DirtyBytes, 2<<20)
 	def(&o.FlushBytes, 2<<20)
 	def((*int64)(&o.FlushInterval), int64(50*time.Millisecond))
 	def((*int64)(&o.ProducerExpiry), int64(24*time.Hour))
 	if o.FrameTarget == 0 {
-		o.FrameTarget = 1 << 20
+		o.FrameTarget = 128 << 10
 	}
 	if o.OnEvent == nil {
 		o.OnEvent = func(Event) {}

@@ -81,14 +81,14 @@ func (s *settings) rows() []settingRow {
 
 		{"journal.segment.bytes", &s.SegmentBytes, "256MiB", journal.MinSegmentBytes, journal.MaxSegmentBytes, "size of a segment file, a power of two; fixed when the data directory is made"},
 		{"journal.cache.bytes", &s.CacheBytes, "256MiB", mib, 64 * gib, "size of the JournalCache, a multiple of 64 KiB"},
-		{"journal.spares", &s.Spares, "2", 0, 64, "zeroed segments kept ahead of need"},
+		{"journal.spares", &s.Spares, "2", 0, 64, "zeroed segments kept ahead of need; of those that retention lets go of twice as many"},
 		{"journal.retention.bytes", &s.RetentionBytes, "0", 0, math.MaxInt64, "drop the oldest segments when the journal is larger; 0: never"},
 		{"journal.retention.age", &s.RetentionAge, "0s", 0, math.MaxInt64, "drop the oldest segments when their frames are older; 0: never"},
 
-		{"frame.target", &s.FrameTarget, "1MiB", 4 * kib, 64 * mib, "where a turn of the write stage stops adding requests"},
+		{"frame.target", &s.FrameTarget, "128KiB", 4 * kib, 64 * mib, "where a turn of the write stage stops adding requests"},
 		{"flush.interval", &s.FlushInterval, "50ms", int64(time.Millisecond), int64(time.Minute), "how long bytes that nobody waits for may stay unflushed"},
 		{"flush.bytes", &s.FlushBytes, "2MiB", 4 * kib, gib, "how many such bytes are flushed at once"},
-		{"dirty.bytes", &s.DirtyBytes, "4MiB", 64 * kib, gib, "how much may be unflushed while somebody waits for a flush"},
+		{"dirty.bytes", &s.DirtyBytes, "2MiB", 64 * kib, gib, "how much may be unflushed while somebody waits for a flush"},
 		{"admission.bytes", &s.AdmissionBytes, "64MiB", mib, 16 * gib, "requests that wait for the write stage"},
 		{"memory.max", &s.MemoryMax, "1GiB", 64 * mib, 1024 * gib, "the budget that the cache, the queues and the Go heap live in"},
 
