@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"math/rand/v2"
 	"path"
+	"strings"
 	"testing"
 
 	"tidemark/internal/vfs"
@@ -400,6 +401,65 @@ func TestRecycledSegmentIsNotBelieved(t *testing.T) {
 		t.Fatalf("recovered %+v, %v; want the end %d and no cut", r, err, end)
 	}
 	j2.Close()
+}
+
+// With retention at work the stream goes on in the files that it let go of: none is made, and none is removed, however many go at a time.
+func TestRetentionFeedsThePool(t *testing.T) {
+	var made, removed int
+	counted := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) error {
+		switch {
+		case op.Kind == vfs.OpAllocate:
+			made++
+		case op.Kind == vfs.OpRemove && strings.HasSuffix(op.Name, segmentSuffix):
+			removed++
+		}
+		return nil
+	})
+	opts := testOptions(counted)
+	opts.Spares = 2
+	if err := Create(opts); err != nil {
+		t.Fatal(err)
+	}
+	j, _, err := Open(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	segments := func(n int) {
+		for end := j.Append.End() + Offset(n)*(64<<10); j.Append.End() < end; {
+			if _, err := appendFrame(j, 1, bytes.Repeat([]byte{7}, 3000)); err != nil {
+				t.Fatal(err)
+			}
+			flushAll(t, j)
+			for more := true; more; {
+				var err error
+				if more, err = j.Maintain(j.Append.End(), true); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	letGo := func(n int) {
+		m := j.Flush.Mark()
+		m.First = j.First() + Offset(n)*(64<<10)
+		if err := j.WriteMark(m); err != nil {
+			t.Fatal(err)
+		}
+		for range n {
+			if dropped, err := j.DropHead(m.First); err != nil || !dropped {
+				t.Fatal(dropped, err)
+			}
+		}
+	}
+	segments(6)
+	letGo(1)
+	made, removed = 0, 0
+	for i := range 20 {
+		segments(1 + i%2)
+		letGo(1 + i%2)
+	}
+	if made > 1 || removed > 1 { // the pool settles
+		t.Errorf("%d segments were made and %d removed", made, removed)
+	}
 }
 
 func TestDecodeRecord(t *testing.T) {
