@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"unicode"
 
+	"github.com/dustin/go-humanize/english"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 )
@@ -171,11 +172,13 @@ func (c *GroupResetCmd) Run(e *env) error {
 			}
 		}
 		slices.Sort(topics)
-		set, err := c.offsets(ctx, admin, topics, to)
+		set, outside, err := c.offsets(ctx, admin, topics, to)
 		if err != nil {
 			return err
 		}
-		if !c.DryRun {
+		if c.DryRun {
+			defer c.sayDryRun(ctx, e, admin)
+		} else {
 			done, err := admin.CommitOffsets(ctx, c.Name, set)
 			if err == nil {
 				err = done.Error()
@@ -193,52 +196,59 @@ func (c *GroupResetCmd) Run(e *env) error {
 			}
 			fmt.Fprintf(w, "%s\t%d\t%s\t%d\n", o.Topic, o.Partition, from, o.At)
 		}
-		if err := w.Flush(); err != nil {
-			return err
+		if outside > 0 {
+			fmt.Fprintf(e.stderr, "warning: offset %d is not in %s: there it is the nearest end; a time is given like 2026-01-31T08:00:00Z\n", to.offset, english.Plural(outside, "partition", ""))
 		}
-		if c.DryRun {
-			fmt.Fprintln(e.stderr, "nothing was set: --dry-run")
-		}
-		return nil
+		return w.Flush()
 	})
 }
 
-// offsets is what to means in each partition of the topics.
-func (c *GroupResetCmd) offsets(ctx context.Context, admin *kadm.Client, topics []string, to start) (kadm.Offsets, error) {
-	set := make(kadm.Offsets)
+// sayDryRun says what a reset would do that is not seen in its table.
+func (c *GroupResetCmd) sayDryRun(ctx context.Context, e *env, admin *kadm.Client) {
+	fmt.Fprintln(e.stderr, "nothing was set: --dry-run")
+	if described, err := admin.DescribeGroups(ctx, c.Name); err == nil && len(described[c.Name].Members) > 0 {
+		fmt.Fprintf(e.stderr, "warning: group %q has %s: a reset is refused until they have stopped\n", c.Name, english.Plural(len(described[c.Name].Members), "member", ""))
+	}
+}
+
+// offsets is what to means in each partition of the topics, and in how many of them an offset is before the first or behind the last.
+func (c *GroupResetCmd) offsets(ctx context.Context, admin *kadm.Client, topics []string, to start) (set kadm.Offsets, outside int, err error) {
+	set = make(kadm.Offsets)
 	for _, topic := range topics {
 		starts, ends, err := listedBounds(ctx, admin, topic)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		var times kadm.ListedOffsets
 		if !to.time.IsZero() {
 			if times, err = listedOffsets(admin.ListOffsetsAfterMilli(ctx, to.time.UnixMilli(), topic)); err != nil {
-				return nil, topicError(topic, err)
+				return nil, 0, topicError(topic, err)
 			}
 		}
 		for id, first := range starts[topic] {
 			end, ok := ends.Lookup(topic, id)
 			if !ok {
-				return nil, topicError(topic, fmt.Errorf("partition %d: the broker gave no end offset", id))
+				return nil, 0, topicError(topic, fmt.Errorf("partition %d: the broker gave no end offset", id))
 			}
 			at := first.Offset
 			switch {
 			case to.latest:
 				at = end.Offset
 			case to.offset >= 0:
-				at = min(max(to.offset, first.Offset), end.Offset)
+				if at = min(max(to.offset, first.Offset), end.Offset); at != to.offset {
+					outside++
+				}
 			case !to.time.IsZero():
 				found, ok := times.Lookup(topic, id)
 				if !ok {
-					return nil, topicError(topic, fmt.Errorf("partition %d: the broker gave no offset for the time", id))
+					return nil, 0, topicError(topic, fmt.Errorf("partition %d: the broker gave no offset for the time", id))
 				}
 				at = found.Offset
 			}
 			set.AddOffset(topic, id, at, -1)
 		}
 	}
-	return set, nil
+	return set, outside, nil
 }
 
 // GroupDeleteCmd is `tidemark group delete`.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 func TestGroupCommands(t *testing.T) {
@@ -43,7 +44,22 @@ func TestGroupCommands(t *testing.T) {
 	if got := strings.Join(read("3"), ""); got != "bce" {
 		t.Errorf("read %q behind a reset", got)
 	}
-	has(b.mustRun(t, "", "group", "reset", "g", "--to", "99", "--topic", "other"), "other 0 - 0 other 1 - 1")
+	far := b.mustRun(t, "", "group", "reset", "g", "--to", "99", "--topic", "other")
+	has(far, "other 0 - 0 other 1 - 1")
+	if !strings.Contains(far.stderr, "offset 99 is not in 2 partitions") {
+		t.Errorf("an offset behind the ends: %q", far.stderr)
+	}
+	member, err := kgo.NewClient(kgo.SeedBrokers(b.addr), kgo.ConsumerGroup("m"), kgo.ConsumeTopics("t"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer member.Close()
+	if err := member.PollFetches(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if r := b.mustRun(t, "", "group", "reset", "m", "--to", "earliest", "--topic", "t", "--dry-run"); !strings.Contains(r.stderr, `group "m" has 1 member:`) {
+		t.Errorf("a reset of a group that has a member, tried: %q", r.stderr)
+	}
 	has(b.mustRun(t, "", "group", "reset", "g", "--to", time.Now().Add(time.Hour).UTC().Format(time.RFC3339), "--topic", "t"), "t 0 3 3 t 1 2 2")
 	has(b.mustRun(t, "", "group", "reset", "g", "--to", "latest"), "other 0 0 0 other 1 1 1 t 0 3 3 t 1 2 2")
 
