@@ -179,6 +179,7 @@ func RecordBytes(payload int) int { return RecordHeaderBytes + alignUp(payload) 
 // End is the position behind the record's padding.
 func (r *Record) End() Offset { return r.At + Offset(RecordBytes(len(r.Payload))) }
 
+// encodeRecordHeader takes what the header says one by one: a Record that is put together for it costs more than the rest (docs/bench/NOTES.md, stores).
 func encodeRecordHeader(dst *[RecordHeaderBytes]byte, kind RecordKind, flags uint8, partition uint32, base LogicalOffset, payloadBytes int) {
 	le := binary.LittleEndian
 	dst[0] = byte(kind)

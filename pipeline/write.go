@@ -176,7 +176,6 @@ func (w *writer) assignBatch(r *Request, rec *Record, epoch int32, nowMs int64) 
 			return false
 		}
 	}
-	var saved catalog.Saved
 	if rec.Info.Idempotent() {
 		original, err := part.Seq.Check(&rec.Info)
 		if err != nil {
@@ -190,19 +189,18 @@ func (w *writer) assignBatch(r *Request, rec *Record, epoch int32, nowMs int64) 
 			}
 			return false
 		}
-		saved = part.Seq.Save(rec.Info.ProducerID)
+	}
+	w.undo = append(w.undo, undo{}) // filled in where it lies: see docs/bench/NOTES.md, stores
+	u := &w.undo[len(w.undo)-1]
+	u.rec, u.next = rec, part.Next
+	if rec.Info.Idempotent() {
+		u.saved = part.Seq.Save(rec.Info.ProducerID)
 		part.Seq.Record(&rec.Info, catalog.Placed{
 			Sequence: rec.Info.BaseSequence, Count: rec.Info.Count, Base: part.Next, End: pendingEnd,
 		}, nowMs)
 	}
 	if transactional {
 		w.untxn = append(w.untxn, txns.Batch(part, &rec.Info, nowMs))
-	}
-	w.undo = append(w.undo, undo{})
-	u := &w.undo[len(w.undo)-1]
-	u.rec, u.next = rec, part.Next
-	if rec.Info.Idempotent() {
-		u.saved = saved
 	}
 	rec.Base = part.Next
 	part.Next += journal.LogicalOffset(rec.Info.Count)

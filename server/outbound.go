@@ -50,7 +50,7 @@ func (o *outbound) silent(n int, c *kafka.Produce) (wake bool) {
 	return o.wakes()
 }
 
-// wakes is true for the first who asks since the last flush.
+// wakes is true for the first who asks since somebody began to send.
 func (o *outbound) wakes() bool {
 	if o.awake || o.closed {
 		return false

@@ -46,7 +46,7 @@ func TestAnswersLeaveInOrder(t *testing.T) {
 			makers.Wait()
 			close(done)
 		}()
-		for made := false; !made || s.out.unsent() || conn.keeps(); { // the IO goroutine
+		for made := false; !made || s.out.unsent() || conn.Unsent() > 0; { // the IO goroutine
 			if made {
 				conn.take() // the client reads what the transport kept
 				s.flush(conn)
@@ -145,8 +145,6 @@ func (c *stingyConn) Unsent() int {
 	defer c.mu.Unlock()
 	return len(c.kept)
 }
-
-func (c *stingyConn) keeps() bool { return c.Unsent() > 0 }
 
 func (c *stingyConn) Wake() {
 	select {

@@ -258,13 +258,13 @@ type outbound struct {
 	shared  bool // the client's connections share a limit of bytes in flight, so that each answer is the IO goroutine's to count; guarded by mu
 
 	closed   bool             // guarded by mu
-	done     int64            // bytes of requests that were answered since the last flush; guarded by mu
+	done     int64            // bytes of requests that were answered since the IO goroutine came last; guarded by mu
 	free     []*kafka.Produce // answered, to be used again; guarded by mu
 	head     uint64           // slot whose response leaves next; guarded by mu
 	ready    []answered       // by slot modulo its length: responses that wait for those before them; guarded by mu
 	outgoing                  // laid out and not yet sent; guarded by mu
 	spare    outgoing         // memory of what was sent last; guarded by mu
-	awake    bool             // Wake was asked for and Turn has not come; guarded by mu
+	awake    bool             // Wake was asked for, and nobody has begun to send since; guarded by mu
 	now      func() time.Duration
 }
 

@@ -176,9 +176,7 @@ func (c *GroupResetCmd) Run(e *env) error {
 		if err != nil {
 			return err
 		}
-		if c.DryRun {
-			defer c.sayDryRun(ctx, e, admin)
-		} else {
+		if !c.DryRun {
 			done, err := admin.CommitOffsets(ctx, c.Name, set)
 			if err == nil {
 				err = done.Error()
@@ -199,7 +197,13 @@ func (c *GroupResetCmd) Run(e *env) error {
 		if outside > 0 {
 			fmt.Fprintf(e.stderr, "warning: offset %d is not in %s: there it is the nearest end; a time is given like 2026-01-31T08:00:00Z\n", to.offset, english.Plural(outside, "partition", ""))
 		}
-		return w.Flush()
+		if err := w.Flush(); err != nil {
+			return err
+		}
+		if c.DryRun {
+			c.sayDryRun(ctx, e, admin)
+		}
+		return nil
 	})
 }
 
