@@ -73,8 +73,8 @@ type Resume struct {
 	waiting atomic.Bool // it is among the paused
 }
 
-// push queues requests, all of them or none; it wakes the write goroutine once.
-func (a *admission) push(reqs []*Request) error {
+// push queues requests, all of them or none; lent says that their payloads are not the queue's to keep. Who calls it wakes the write goroutine.
+func (a *admission) push(reqs []*Request, lent bool) error {
 	var n int64
 	now := a.now()
 	for _, r := range reqs {
@@ -96,6 +96,7 @@ func (a *admission) push(reqs []*Request) error {
 		if q == nil || q.client != r.turn() {
 			q = a.queueOf(r)
 		}
+		r.lent = lent
 		q.reqs = append(q.reqs, r)
 		q.bytes += int64(r.Bytes)
 		if r.Deadline > 0 && (a.earliest == 0 || r.Deadline < a.earliest) {
@@ -105,8 +106,19 @@ func (a *admission) push(reqs []*Request) error {
 	a.bytes.Add(n)
 	a.waiting.Add(int64(len(reqs)))
 	a.mu.Unlock()
-	a.wake.set()
 	return nil
+}
+
+// keepLent calls keep with those of reqs that were lent and still wait.
+func (a *admission) keepLent(reqs []*Request, keep func(*Request)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range reqs {
+		if r.lent {
+			r.lent = false
+			keep(r)
+		}
+	}
 }
 
 // queueOf finds the queue of a request's client, or gives it one, whose turn is the last.
@@ -248,6 +260,7 @@ func (a *admission) takeAll(dst []*Request) []*Request {
 func (a *admission) takeChosen(dst []*Request) []*Request {
 	var bytes int64
 	for _, r := range a.chosen {
+		r.lent = false
 		bytes += int64(r.Bytes)
 	}
 	a.bytes.Add(-bytes)
@@ -262,6 +275,7 @@ func (a *admission) takeChosen(dst []*Request) []*Request {
 }
 
 func (a *admission) took(dst []*Request, r *Request) []*Request {
+	r.lent = false
 	a.bytes.Add(-int64(r.Bytes))
 	a.waiting.Add(-1)
 	return append(dst, r)

@@ -26,12 +26,12 @@ func TestAFloodDoesNotHoldOthersUp(t *testing.T) {
 	const mib = 1 << 20
 	a := testAdmission(64 * mib)
 	for range 40 {
-		if err := a.push([]*Request{queued("flood", 900<<10)}); err != nil {
+		if err := a.push([]*Request{queued("flood", 900<<10)}, false); err != nil {
 			t.Fatal(err)
 		}
 	}
 	few := []*Request{queued("orders", 100), queued("orders", 100)}
-	if err := a.push(few); err != nil {
+	if err := a.push(few, false); err != nil {
 		t.Fatal(err)
 	}
 	a.peek(mib, 16*mib)
@@ -81,7 +81,7 @@ func TestAdmissionInTurns(t *testing.T) {
 			for c := range clients {
 				for range rng.IntN(5) {
 					r := queued(fmt.Sprint(c), size(c))
-					if err := a.push([]*Request{r}); err != nil {
+					if err := a.push([]*Request{r}, false); err != nil {
 						t.Fatal(err)
 					}
 					waiting[c] = append(waiting[c], r)
@@ -106,7 +106,7 @@ func TestPartsByWeight(t *testing.T) {
 		for range 4096 {
 			r := queued(client, 20<<10)
 			r.Labels.Weight = weight
-			if err := a.push([]*Request{r}); err != nil {
+			if err := a.push([]*Request{r}, false); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -126,10 +126,10 @@ func TestPartsByWeight(t *testing.T) {
 	}
 	lighter, command := queued("four", 1), queued("one", 1)
 	lighter.Labels.Weight = 1
-	if err := a.push([]*Request{command}); err != nil || a.weights != 6 {
+	if err := a.push([]*Request{command}, false); err != nil || a.weights != 6 {
 		t.Errorf("with a request that says no weight the ring weighs %d, %v", a.weights, err)
 	}
-	if err := a.push([]*Request{lighter}); err != nil || a.weights != 3 {
+	if err := a.push([]*Request{lighter}, false); err != nil || a.weights != 3 {
 		t.Errorf("a client whose weight fell to 1: the ring weighs %d, %v", a.weights, err)
 	}
 	a.takeAll(nil)
@@ -143,7 +143,7 @@ func TestEqualPartsWhateverTheSize(t *testing.T) {
 	sizes := map[string]int{"small": 2 << 10, "medium": 60 << 10, "large": 700 << 10}
 	for client, size := range sizes {
 		for range (64 << 20) / size {
-			if err := a.push([]*Request{queued(client, size)}); err != nil {
+			if err := a.push([]*Request{queued(client, size)}, false); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -166,10 +166,10 @@ func TestEqualPartsWhateverTheSize(t *testing.T) {
 
 func TestFullIsForWhoFills(t *testing.T) {
 	a := testAdmission(1000)
-	if err := a.push([]*Request{queued("flood", 1100)}); err != nil {
+	if err := a.push([]*Request{queued("flood", 1100)}, false); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.push([]*Request{queued("orders", 10)}); err != nil {
+	if err := a.push([]*Request{queued("orders", 10)}, false); err != nil {
 		t.Fatal(err)
 	}
 	resumed := 0
@@ -182,13 +182,13 @@ func TestFullIsForWhoFills(t *testing.T) {
 	if a.full("orders", orders) {
 		t.Error("who has little in it may not go on")
 	}
-	if err := a.push([]*Request{queued("flood", 600)}); err != nil {
+	if err := a.push([]*Request{queued("flood", 600)}, false); err != nil {
 		t.Fatal(err)
 	}
 	if !a.full("orders", orders) {
 		t.Error("nobody may go on far past the budget")
 	}
-	if err := a.push([]*Request{queued("orders", 1000)}); !errors.Is(err, ErrBusy) {
+	if err := a.push([]*Request{queued("orders", 1000)}, false); !errors.Is(err, ErrBusy) {
 		t.Errorf("past twice the budget: %v", err)
 	}
 	for !a.empty() {
@@ -205,7 +205,7 @@ func TestNobodyIsForgottenBeforeAFullQueue(t *testing.T) {
 	a := testAdmission(1000)
 	push := func(n int) {
 		t.Helper()
-		if err := a.push([]*Request{queued("busy", n)}); err != nil {
+		if err := a.push([]*Request{queued("busy", n)}, false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -235,7 +235,7 @@ func TestExpiredLeaveTheQueue(t *testing.T) {
 	for i := range 12 {
 		r := queued(fmt.Sprint(i%3), 100)
 		r.Deadline = time.Duration(1+i%4) * time.Second
-		if err := a.push([]*Request{r}); err != nil {
+		if err := a.push([]*Request{r}, false); err != nil {
 			t.Fatal(err)
 		}
 	}

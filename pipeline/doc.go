@@ -25,7 +25,7 @@
 // possible, a request that nobody looks at is not. A stage that waits for another raises a flag and looks again before it sleeps.
 //
 // What is not done: no stage calls into the next one, since a slow disk or a slow client would then hold up those who wait for neither; and there is no wake-up for each message, only one
-// for each turn. One exception: the flush goroutine runs respond's turn itself when nothing more waits for a flush (ADR 10).
+// for each turn. Two exceptions, which wait for neither: the flush goroutine runs respond's turn itself when nothing more waits for a flush (ADR 10), and a submitter that brings much runs write's turn (ADR 13).
 //
 // After a failed write or sync of the journal or the mark (Pipeline.fatal) every stage ends, what is pending is failed, and the process is expected to stop.
 package pipeline

@@ -305,7 +305,7 @@ func (p *Pipeline) newMeta() error {
 // wire makes the stages and sets the watermarks to the recovered end.
 func (p *Pipeline) wire() {
 	r := p.recovered.Recovered
-	p.write = writer{p: p, wake: newSignal()}
+	p.write = writer{p: p, wake: newSignal(), labels: stageLabels("write")}
 	p.admit = newAdmission(p.opts.AdmissionBytes, p.Now, p.write.wake)
 	p.flush = flusher{p: p, wake: newSignal(), labels: stageLabels("flush")}
 	p.respond = responder{p: p, wake: newSignal(), labels: stageLabels("respond")}
@@ -443,6 +443,8 @@ func (p *Pipeline) Close() error {
 	var err error
 	p.closeOnce.Do(func() {
 		p.admit.close(ErrClosed)
+		p.write.running.Lock() // a submitter that was at it has ended, and no other begins
+		p.write.running.Unlock()
 		for _, s := range p.stages {
 			if s.name == "respond" {
 				p.respond.refuse(p.admit.takeAll(nil), ErrFailed) // left over only after a failure
@@ -471,7 +473,19 @@ func (p *Pipeline) settle() error {
 }
 
 // Submit hands requests of one submitter to the pipeline, all or none. On error they are still the caller's.
-func (p *Pipeline) Submit(reqs []*Request) error { return p.admit.push(reqs) }
+func (p *Pipeline) Submit(reqs []*Request) error {
+	err := p.admit.push(reqs, false)
+	if err == nil {
+		p.write.wake.set()
+	}
+	return err
+}
+
+// SubmitLent is Submit for payloads that are lent until it returns: what of them is needed longer is handed to keep, which points the request at a copy. Much that comes at once is written before it returns, on the caller's goroutine (ADR 13),
+// which has the pprof labels of ctx again behind it. It does not wait for a disk or for other stages.
+func (p *Pipeline) SubmitLent(ctx context.Context, reqs []*Request, keep func(*Request)) error {
+	return p.write.onSubmit(ctx, reqs, keep)
+}
 
 // Full says that a submitter of a client should stop reading; if so resume's Wake is called once, from a stage's goroutine, when it may look again.
 func (p *Pipeline) Full(client string, resume *Resume) bool { return p.admit.full(client, resume) }

@@ -11,7 +11,7 @@ import (
 )
 
 // Request is what goes through the pipeline as one: its records lie in one frame and are answered together. One goroutine owns it at a time: who submits it, then
-// the admission queue, the write goroutine, the pending callbacks, and, with Answer, its owner again.
+// the admission queue, the write stage, the pending callbacks, and, with Answer, its owner again.
 type Request struct {
 	// set before Submit
 	Marks    qos.Marks     // what must have passed its end before it is answered
@@ -28,6 +28,7 @@ type Request struct {
 
 	end  journal.Offset // of the frame that its answer waits for
 	body int            // room that its records take in a frame; set by Submit
+	lent bool           // it waits, and its payloads are the submitter's; guarded by the admission queue's lock
 }
 
 // Record is one record of a request, and what came of it.
@@ -49,7 +50,7 @@ type Record struct {
 
 // Owner takes requests back. Its methods must not block.
 type Owner interface {
-	// Serialized says that the payloads were copied, so that their buffer is free. It is called once before Answer, by the write goroutine; not for a request that was refused.
+	// Serialized says that the payloads were copied, so that their buffer is free. It is called once before Answer, by the write stage; not for a request that was refused.
 	Serialized(*Request)
 	// Answer gives the request back: exactly once for each, from the respond stage, which may run on the flush goroutine. What it returns, if not nil, is woken once at the end of the turn.
 	Answer(*Request) Waker

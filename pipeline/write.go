@@ -1,9 +1,12 @@
 package pipeline
 
 import (
+	"context"
 	"errors"
 	"math"
+	"runtime/pprof"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,16 +19,19 @@ import (
 
 // writer is the write stage: requests in, one contiguous stream out.
 //
-// In: the admission queue. Out: written (and, on one node, replicated), and a pending callback for each request. Invariant: the one goroutine that appends; a frame is
+// In: the admission queue. Out: written (and, on one node, replicated), and a pending callback for each request. Invariant: one goroutine at a time runs it and appends, the stage's own or a submitter's (ADR 13); a frame is
 // published whole, after its records have their logical offsets and its requests are known to the respond stage; what is refused has left no trace.
 type writer struct {
-	p    *Pipeline
-	wake signal
+	p      *Pipeline
+	wake   signal
+	labels context.Context // of a goroutine that runs it
 
 	// blocked is set while the stage waits for another one, so that the others wake it only then.
 	blocked atomic.Bool
 
-	// write goroutine only
+	running sync.Mutex // held during step: "the write goroutine" is who holds it
+
+	// guarded by running
 	reqs   []*Request // of this turn
 	undo   []undo
 	untxn  []catalog.TxnUndo // undoes what was done to transactions, in order
@@ -317,7 +323,7 @@ func (w *writer) refuse(reqs []*Request, err error) {
 func (w *writer) run(stop <-chan struct{}) {
 	p := w.p
 	for {
-		h := w.step()
+		h := w.lockedStep()
 		if h == holdNone {
 			continue
 		}
@@ -335,7 +341,7 @@ func (w *writer) run(stop <-chan struct{}) {
 		}
 		// Held up by another stage. The flag is raised first and then step looks again, so that a move in between is not missed.
 		w.blocked.Store(true)
-		if h = w.step(); h != holdNone && h != holdEmpty {
+		if h = w.lockedStep(); h != holdNone && h != holdEmpty {
 			p.respond.watchAdmission()
 			select {
 			case <-w.wake:
@@ -346,6 +352,42 @@ func (w *writer) run(stop <-chan struct{}) {
 		}
 		w.blocked.Store(false)
 	}
+}
+
+func (w *writer) lockedStep() hold {
+	w.running.Lock()
+	defer w.running.Unlock()
+	return w.step()
+}
+
+// onSubmitBytes is how much has to come at once for its submitter to write it: less would make a frame, and a wake-up of the flush goroutine, of every few requests.
+const onSubmitBytes = 16 << 10
+
+// onSubmit queues requests whose payloads are lent, and runs turns on the submitter's goroutine, whose labels are ctx's, if enough has come and nobody else is at it. keep is called with those that are not written when it returns.
+func (w *writer) onSubmit(ctx context.Context, reqs []*Request, keep func(*Request)) error {
+	p, n := w.p, 0
+	for _, r := range reqs {
+		n += r.Bytes
+	}
+	if n < onSubmitBytes || w.blocked.Load() || !w.running.TryLock() {
+		for _, r := range reqs {
+			keep(r)
+		}
+		return p.Submit(reqs)
+	}
+	err := p.admit.push(reqs, true)
+	if err == nil {
+		pprof.SetGoroutineLabels(w.labels)
+		for w.step() == holdNone {
+		}
+		pprof.SetGoroutineLabels(ctx)
+		p.admit.keepLent(reqs, keep)
+	}
+	w.running.Unlock()
+	if !p.admit.empty() { // it is held up, or more came meanwhile
+		w.wake.set()
+	}
+	return err
 }
 
 // moved wakes the write goroutine if it is waiting for another stage.

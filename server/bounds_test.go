@@ -257,3 +257,60 @@ func TestAnotherClientIDDoesNotOvertake(t *testing.T) {
 		}
 	})
 }
+
+// What the write stage is held up with is still whole when it goes on, although the transport has read on into the same buffer: large and small requests, of one partition and of two.
+func TestRequestsThatAreHeldUpStayWhole(t *testing.T) {
+	const connections, requests = 3, 40
+	each(t, func(t *testing.T, n *node) {
+		n.dial(t).create("t", 2)
+		n.gate.Hold()
+		sent := make(chan error, connections)
+		var clients []*client
+		value := func(k, i int) string {
+			return fmt.Sprintf("%d/%d/", k, i) + strings.Repeat(string(rune('a'+(i+7*k)%26)), []int{10, 3_000, 20_000, 100_000}[(i+k)%4])
+		}
+		for k := range connections {
+			c := n.dial(t)
+			clients = append(clients, c)
+			go func() {
+				for i := range requests {
+					req := produceTo("t", 0, 102, values(value(k, i)))
+					if i%3 == 0 {
+						parts := &req.Topics[0].Partitions
+						*parts = append(*parts, kmsg.ProduceRequestTopicPartition{Partition: 1, Records: values("also " + value(k, i))})
+					}
+					if _, err := c.Send(t.Context(), req); err != nil {
+						sent <- err
+						return
+					}
+				}
+				sent <- nil
+			}()
+		}
+		eventually(t, "the write stage is held up", func() bool { return n.srv.pipeline.Status().Admission.Bytes > 0 })
+		n.gate.Release()
+		for _, c := range clients {
+			if err := c.produced(requests); err != nil {
+				t.Error(err)
+			}
+			if err := <-sent; err != nil {
+				t.Error(err)
+			}
+		}
+		for partition, prefix := range []string{"", "also "} {
+			next, step := make([]int, connections), 1+2*partition
+			for _, got := range n.dial(t).read("t", int32(partition)) {
+				var k, i int
+				if _, err := fmt.Sscanf(strings.TrimPrefix(got, prefix), "%d/%d/", &k, &i); err != nil || got != prefix+value(k, i) || i != next[k] {
+					t.Fatalf("partition %d: %.40q is not what comes next", partition, got)
+				}
+				next[k] += step
+			}
+			for k, i := range next {
+				if i < requests {
+					t.Errorf("partition %d: connection %d's request %d is missing", partition, k, i)
+				}
+			}
+		}
+	})
+}

@@ -1,11 +1,12 @@
 package server
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 )
 
-// Requests' bytes live in chunks. A chunk is shared by the requests that were copied into it and is used again when the last of them has been serialized. The IO goroutine that fills it holds it
+// Bytes of requests that outlive the turn in which they were read live in chunks. A chunk is shared by the requests that were copied into it and is used again when the last of them has been serialized. The IO goroutine that fills it holds it
 // too, so that many small requests share one.
 
 const chunkBytes = 64 << 10
@@ -26,18 +27,21 @@ var chunkPools [len(chunkSizes)]sync.Pool
 
 // newChunk has room for n bytes and one holder, the caller.
 func newChunk(n int) *chunk {
-	for i, size := range chunkSizes {
-		if n > size {
-			continue
-		}
-		c, ok := chunkPools[i].Get().(*chunk)
-		if !ok {
-			c = &chunk{buf: make([]byte, size), pool: &chunkPools[i]}
-		}
-		c.holders.Store(1)
-		return c
+	i := chunkClass(n)
+	if i < 0 {
+		return ownChunk(make([]byte, n))
 	}
-	return ownChunk(make([]byte, n))
+	c, ok := chunkPools[i].Get().(*chunk)
+	if !ok {
+		c = &chunk{buf: make([]byte, chunkSizes[i]), pool: &chunkPools[i]}
+	}
+	c.holders.Store(1)
+	return c
+}
+
+// chunkClass is where chunkSizes has room for n bytes; −1: nowhere.
+func chunkClass(n int) int {
+	return slices.IndexFunc(chunkSizes[:], func(size int) bool { return n <= size })
 }
 
 // ownChunk is a buffer that is not kept for use again.
@@ -72,9 +76,20 @@ type arena struct {
 
 const lent = 1 << 30
 
+// sharedMax is the most bytes for which a chunk is shared.
+const sharedMax = chunkBytes / 4
+
+// copyRoom is how much memory a copy of n bytes holds.
+func copyRoom(n int) int {
+	if i := chunkClass(n); n > sharedMax && i >= 0 {
+		return chunkSizes[i]
+	}
+	return n
+}
+
 // copy returns frame's bytes in a chunk that the caller holds.
 func (a *arena) copy(frame []byte) ([]byte, *chunk) {
-	if len(frame) > chunkBytes/4 {
+	if len(frame) > sharedMax {
 		c := newChunk(len(frame))
 		return c.buf[:copy(c.buf, frame):len(frame)], c
 	}

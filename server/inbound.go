@@ -13,7 +13,8 @@ import (
 
 // inbound cuts a byte stream into frames. IO goroutine only.
 //
-// A whole frame is copied once, from the transport's buffer to memory that the request holds. A frame that comes in pieces is gathered in a chunk of its own, which grows with what has come, so that
+// A Produce that is there as a whole stays in the transport's buffer until the write stage has copied it into the stream, in the same turn, or, if that is held up, until submitAll copies it to memory that the request holds; other requests are copied
+// at once. A frame that comes in pieces is gathered in a chunk of its own, which grows with what has come, so that
 // announcing many bytes costs the server nothing.
 type inbound struct {
 	prefix  [4]byte
@@ -31,7 +32,7 @@ var (
 )
 
 // feed takes bytes in. When the session has to pause it keeps the rest.
-func (in *inbound) feed(s *Session, a *arena, p []byte) {
+func (in *inbound) feed(s *Session, p []byte) {
 	for (len(p) > 0 || in.gathered()) && !s.dead.Load() && !s.srv.draining.Load() {
 		if s.overBudget() || s.limits.share.over() || s.throttled() {
 			in.keep(p)
@@ -39,7 +40,7 @@ func (in *inbound) feed(s *Session, a *arena, p []byte) {
 			return
 		}
 		var ok bool
-		if p, ok = in.step(s, a, p); in.behind {
+		if p, ok = in.step(s, p); in.behind {
 			in.keep(p)
 			return
 		} else if !ok {
@@ -58,7 +59,7 @@ func (in *inbound) waits(s *Session, frame []byte) bool {
 }
 
 // step takes one frame, or a piece of one, off p. It returns false when the connection is to be closed.
-func (in *inbound) step(s *Session, a *arena, p []byte) ([]byte, bool) {
+func (in *inbound) step(s *Session, p []byte) ([]byte, bool) {
 	if in.whole > 0 {
 		n := min(in.whole-len(in.part), len(p))
 		in.gather(p[:n])
@@ -74,7 +75,7 @@ func (in *inbound) step(s *Session, a *arena, p []byte) ([]byte, bool) {
 		if c == nil {
 			c = ownChunk(frame)
 		}
-		return p, s.dispatch(a, frame, c)
+		return p, s.dispatch(frame, c)
 	}
 	if in.prefixN > 0 || len(p) < 4 {
 		n := copy(in.prefix[in.prefixN:], p)
@@ -93,7 +94,7 @@ func (in *inbound) step(s *Session, a *arena, p []byte) ([]byte, bool) {
 	if in.waits(s, p[4:4+size]) {
 		return p, true
 	}
-	return p[4+size:], s.dispatch(a, p[4:4+size:4+size], nil)
+	return p[4+size:], s.dispatch(p[4:4+size:4+size], nil)
 }
 
 // announce begins a frame that is not there as a whole.
@@ -138,10 +139,10 @@ func (in *inbound) keep(p []byte) { in.backlog = append(in.backlog, p...) }
 func (in *inbound) held() bool { return len(in.backlog) > 0 || in.behind }
 
 // resume goes on with what was put aside.
-func (in *inbound) resume(s *Session, a *arena) {
+func (in *inbound) resume(s *Session) {
 	p := in.backlog
 	in.backlog, in.behind = nil, false
-	in.feed(s, a, p)
+	in.feed(s, p)
 }
 
 func (in *inbound) drop() {
@@ -151,8 +152,8 @@ func (in *inbound) drop() {
 	in.part, in.chunk, in.backlog, in.whole = nil, nil, nil, 0
 }
 
-// dispatch takes one frame. c holds its bytes; without it they are the transport's, and what is to outlive this call is copied. It returns false when the connection is to be closed.
-func (s *Session) dispatch(a *arena, frame []byte, c *chunk) bool {
+// dispatch takes one frame. c holds its bytes; without it they are the transport's, and what is to outlive this turn is copied. It returns false when the connection is to be closed.
+func (s *Session) dispatch(frame []byte, c *chunk) bool {
 	var h kafka.Header
 	err := h.Parse(frame)
 	if err == nil && kmsg.Key(h.Key) == kmsg.Produce {
@@ -171,11 +172,11 @@ func (s *Session) dispatch(a *arena, frame []byte, c *chunk) bool {
 		s.throttle(wait)
 	}
 	if kmsg.Key(h.Key) == kmsg.Produce {
-		return s.produce(a, &h, frame, c, wait)
+		return s.produce(&h, frame, c, wait)
 	}
 	if c == nil {
 		var own []byte
-		own, c = a.copy(frame)
+		own, c = s.arena.copy(frame)
 		h.Body = own[len(own)-len(h.Body):]
 	}
 	s.call(h, c, len(frame), wait)
@@ -195,7 +196,7 @@ func (s *Session) named(h *kafka.Header) {
 }
 
 // produce decodes and queues a Produce request, whose client has to wait after it.
-func (s *Session) produce(a *arena, h *kafka.Header, frame []byte, c *chunk, wait time.Duration) bool {
+func (s *Session) produce(h *kafka.Header, frame []byte, c *chunk, wait time.Duration) bool {
 	p := s.takeProduce()
 	if err := s.srv.broker.DecodeProduce(h, p, s.who.Load(), s.now); err != nil {
 		p.Recycle()
@@ -215,15 +216,9 @@ func (s *Session) produce(a *arena, h *kafka.Header, frame []byte, c *chunk, wai
 		return true
 	}
 	if c == nil {
-		var own []byte
-		own, c = a.copy(h.Body)
-		p.MoveTo(own, c)
+		p.Body, p.Request.Bytes = h.Body, max(len(frame), copyRoom(len(h.Body)))
 	} else {
-		p.Buffer = c
-	}
-	p.Request.Bytes = len(frame)
-	if len(frame) > chunkBytes/4 { // the chunk is its own
-		p.Request.Bytes = len(c.buf)
+		p.Buffer, p.Request.Bytes = c, len(c.buf)
 	}
 	p.Request.Labels = s.labels.of(s.who.Load(), p.Topic(), s.limits.weight())
 	s.submit = append(s.submit, &p.Request)

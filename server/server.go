@@ -141,7 +141,7 @@ func (s *Server) Advertised() string {
 }
 
 // Open makes a connection's session, or nil when there are too many.
-func (s *Server) Open(c transportConn) *Session {
+func (s *Server) Open(c transportConn, a *arena) *Session {
 	<-s.ready
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,7 +154,7 @@ func (s *Server) Open(c transportConn) *Session {
 		return nil
 	}
 	s.counters.accepted.Add(1)
-	session := newSession(s, c)
+	session := newSession(s, c, a)
 	s.open[session] = struct{}{}
 	return session
 }

@@ -21,15 +21,17 @@ type Session struct {
 	// immutable
 	srv    *Server
 	conn   transportConn
+	arena  *arena       // its IO goroutine's
 	client kafka.Client // Turn is set by the IO goroutine with the first request; who has the client id
 
 	// IO goroutine only
 	in     inbound
 	submit []*pipeline.Request
-	budget int64            // bytes of requests in flight: read, and their responses not handed to the transport
-	slot   uint64           // of the next request
-	free   []*kafka.Produce // to be used again
-	now    time.Duration    // the pipeline's clock in this turn
+	keep   func(*pipeline.Request) // keepRequest
+	budget int64                   // bytes of requests in flight: read, and their responses not handed to the transport
+	slot   uint64                  // of the next request
+	free   []*kafka.Produce        // to be used again
+	now    time.Duration           // the pipeline's clock in this turn
 	labels labels
 	turn   bool // client.Turn is set
 	limits limits
@@ -55,10 +57,11 @@ type Session struct {
 	out outbound
 }
 
-func newSession(srv *Server, c transportConn) *Session {
-	s := &Session{srv: srv, conn: c, taken: make(chan struct{}, 1)}
+func newSession(srv *Server, c transportConn, a *arena) *Session {
+	s := &Session{srv: srv, conn: c, arena: a, taken: make(chan struct{}, 1)}
 	s.client = kafka.Client{Principal: kafka.Anonymous, Address: c.RemoteAddr().String()}
 	s.who.Store(&s.client)
+	s.keep = s.keepRequest
 	s.out.now = srv.pipeline.Now
 	s.resume.Wake = c.Wake
 	s.ctx, s.cancel = context.WithCancel(srv.ctx)
@@ -66,7 +69,7 @@ func newSession(srv *Server, c transportConn) *Session {
 }
 
 // Turn is called on the IO goroutine after Wake: it sends what is ready, and goes on reading if that was stopped.
-func (s *Session) Turn(io ioConn, a *arena) {
+func (s *Session) Turn(io ioConn) {
 	if !s.flush(io) {
 		return
 	}
@@ -82,7 +85,7 @@ func (s *Session) Turn(io ioConn, a *arena) {
 	}
 	s.paused.Store(false)
 	s.now = s.srv.pipeline.Now()
-	s.in.resume(s, a)
+	s.in.resume(s)
 	s.endData(io)
 	if !s.paused.Load() {
 		io.Resume()
@@ -90,7 +93,7 @@ func (s *Session) Turn(io ioConn, a *arena) {
 }
 
 // Data is called on the IO goroutine with what was read. p is the transport's again when it returns.
-func (s *Session) Data(io ioConn, a *arena, p []byte) {
+func (s *Session) Data(io ioConn, p []byte) {
 	if s.dead.Load() {
 		return
 	}
@@ -101,7 +104,7 @@ func (s *Session) Data(io ioConn, a *arena, p []byte) {
 	}
 	s.now = s.srv.pipeline.Now()
 	s.look()
-	s.in.feed(s, a, p)
+	s.in.feed(s, p)
 	s.endData(io)
 }
 
@@ -118,11 +121,12 @@ func (s *Session) endData(io ioConn) {
 	}
 }
 
+// submitAll hands the requests of this turn on. Behind it none of them lies in the transport's buffer.
 func (s *Session) submitAll() {
 	if len(s.submit) == 0 {
 		return
 	}
-	if err := s.srv.pipeline.Submit(s.submit); err != nil {
+	if err := s.srv.pipeline.SubmitLent(ioLabels, s.submit, s.keep); err != nil {
 		for _, r := range s.submit {
 			r.Err = err
 			r.Owner.Answer(r)
@@ -130,6 +134,14 @@ func (s *Session) submitAll() {
 	}
 	clear(s.submit)
 	s.submit = s.submit[:0]
+}
+
+// keepRequest copies a request's bytes out of the transport's buffer.
+func (s *Session) keepRequest(r *pipeline.Request) {
+	if p := r.Owner.(*kafka.Produce); p.Buffer == nil {
+		body, c := s.arena.copy(p.Body)
+		p.MoveTo(body, c)
+	}
 }
 
 // mustPause says whether the connection may not be read for now. When it may again, Wake is called.

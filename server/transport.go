@@ -1,6 +1,13 @@
 package server
 
-import "net"
+import (
+	"context"
+	"net"
+	"runtime/pprof"
+)
+
+// ioLabels are the pprof labels of IO goroutines.
+var ioLabels = pprof.WithLabels(context.Background(), pprof.Labels("stage", "io"))
 
 // transportConn is what a Session needs of its connection. Its methods may be called from any goroutine and do not block.
 type transportConn interface {
@@ -35,8 +42,8 @@ type transport interface {
 
 // sessions makes and counts sessions for a transport.
 type sessions interface {
-	// Open returns nil when there are too many connections.
-	Open(c transportConn) *Session
+	// Open returns nil when there are too many connections. a is the connection's IO goroutine's.
+	Open(c transportConn, a *arena) *Session
 	// Failed is told when a transport ended by itself.
 	Failed(err error)
 }

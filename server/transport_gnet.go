@@ -102,7 +102,7 @@ func boundAddr(eng gnet.Engine) net.Addr {
 func (t *gnetTransport) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
 	gc := &gnetConn{c: c, el: c.EventLoop(), remote: c.RemoteAddr(), fd: c.Fd()}
 	gc.loop = t.loop(gc)
-	if gc.s = t.srv.Open(gc); gc.s == nil {
+	if gc.s = t.srv.Open(gc, &gc.loop.arena); gc.s == nil {
 		return nil, gnet.Close
 	}
 	c.SetContext(gc)
@@ -114,7 +114,7 @@ func (t *gnetTransport) loop(gc *gnetConn) *gnetLoop {
 	defer t.mu.Unlock()
 	l := t.loops[gc.el]
 	if l == nil {
-		pprof.SetGoroutineLabels(pprof.WithLabels(context.Background(), pprof.Labels("stage", "io"))) // its first connection: this is the loop's goroutine
+		pprof.SetGoroutineLabels(ioLabels) // its first connection: this is the loop's goroutine
 		l = &gnetLoop{epoll: findEpoll(gc.fd)}
 		t.loops[gc.el] = l
 	}
@@ -131,7 +131,7 @@ func (t *gnetTransport) OnTraffic(c gnet.Conn) gnet.Action {
 	if err != nil {
 		return gnet.Close
 	}
-	gc.s.Data(gc, &gc.loop.arena, p)
+	gc.s.Data(gc, p)
 	c.Discard(n)
 	return gnet.None
 }
@@ -181,7 +181,7 @@ func (gc *gnetConn) Wake() { gc.el.Execute(context.Background(), gc) }
 // Run is gnet's Runnable.
 func (gc *gnetConn) Run(context.Context) error {
 	if !gc.closed {
-		gc.s.Turn(gc, &gc.loop.arena)
+		gc.s.Turn(gc)
 	}
 	return nil
 }

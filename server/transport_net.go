@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime/pprof"
 	"sync"
 	"time"
 )
@@ -49,7 +50,7 @@ func (t *netTransport) accept(srv sessions) {
 			nc.Close()
 			continue
 		}
-		if c.s = srv.Open(c); c.s == nil {
+		if c.s = srv.Open(c, &c.a); c.s == nil {
 			t.forget(c)
 			nc.Close()
 			continue
@@ -140,12 +141,13 @@ func (c *netConn) Resume() {
 }
 
 func (c *netConn) read() {
+	pprof.SetGoroutineLabels(ioLabels)
 	buf := make([]byte, chunkBytes)
 	for {
 		n, err := c.Conn.Read(buf)
 		c.mu.Lock()
 		if n > 0 {
-			c.s.Data(c, &c.a, buf[:n])
+			c.s.Data(c, buf[:n])
 			c.a.drop() // an idle connection holds no chunk
 		}
 		for err == nil && c.paused && !c.closed {
@@ -164,12 +166,13 @@ func (c *netConn) read() {
 }
 
 func (c *netConn) send() {
+	pprof.SetGoroutineLabels(ioLabels)
 	for {
 		select {
 		case <-c.wake:
 			c.mu.Lock()
 			if !c.closed {
-				c.s.Turn(c, &c.a)
+				c.s.Turn(c)
 			}
 			c.mu.Unlock()
 		case <-c.gone:

@@ -27,6 +27,7 @@ type Produce struct {
 	Slot          uint64 // the sink's
 	FrameBytes    int    // the sink's: what the request counts for in its connection's budget
 	Buffer        Buffer // that the payloads alias; released when they were serialized, or refused
+	Body          []byte // that was decoded, while Buffer is nil: somebody else's memory, which the payloads alias
 	CorrelationID int32
 	Acks          int16
 	Throttle      time.Duration // how long its client has to wait before the next one
@@ -99,7 +100,7 @@ func (c *Produce) Answer(*pipeline.Request) pipeline.Waker {
 	return nil
 }
 
-// MoveTo points the payloads at a copy of the body that was decoded, which buffer holds: decoding reads the bytes while they are warm, and only then are they moved.
+// MoveTo points the payloads at a copy of Body, which buffer holds.
 func (c *Produce) MoveTo(body []byte, buffer Buffer) {
 	for i := range c.parts {
 		if p := &c.parts[i]; p.record >= 0 {
@@ -108,7 +109,7 @@ func (c *Produce) MoveTo(body []byte, buffer Buffer) {
 			r.Payload = body[end-len(r.Payload) : end : end]
 		}
 	}
-	c.Buffer = buffer
+	c.Buffer, c.Body = buffer, nil
 }
 
 // Reset makes the request ready for DecodeProduce. Nobody else may hold it. What is not cleared here is set by the next use.
@@ -124,7 +125,7 @@ func (c *Produce) Reset() {
 		p := &c.parts[i]
 		p.part, p.reason = nil, ""
 	}
-	c.Request.Err, c.Request.Labels, c.Sink, c.Buffer = nil, nil, nil, nil
+	c.Request.Err, c.Request.Labels, c.Sink, c.Buffer, c.Body = nil, nil, nil, nil, nil
 	c.Request.Records, c.topics, c.parts = c.Request.Records[:0], c.topics[:0], c.parts[:0]
 }
 
