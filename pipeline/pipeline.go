@@ -443,8 +443,7 @@ func (p *Pipeline) Close() error {
 	var err error
 	p.closeOnce.Do(func() {
 		p.admit.close(ErrClosed)
-		p.write.running.Lock() // a submitter that was at it has ended, and no other begins
-		p.write.running.Unlock()
+		p.write.awaitSubmitter()
 		for _, s := range p.stages {
 			if s.name == "respond" {
 				p.respond.refuse(p.admit.takeAll(nil), ErrFailed) // left over only after a failure

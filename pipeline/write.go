@@ -390,6 +390,12 @@ func (w *writer) onSubmit(ctx context.Context, reqs []*Request, keep func(*Reque
 	return err
 }
 
+// awaitSubmitter returns when none runs turns. The queue is closed, so that no other begins.
+func (w *writer) awaitSubmitter() {
+	w.running.Lock()
+	defer w.running.Unlock()
+}
+
 // moved wakes the write goroutine if it is waiting for another stage.
 func (w *writer) moved() {
 	if w.blocked.Load() {
