@@ -207,22 +207,55 @@ func (a *admission) peek(target, limit int) (body, n int) {
 			a.at = (a.at + 1) % len(a.ring)
 			continue
 		}
-		q.deficit = max(q.deficit-r.body, 0)
-		a.chosen = append(a.chosen, r)
-		a.body += r.body
-		q.reqs[q.head] = nil
-		q.head++
-		q.bytes -= int64(r.Bytes)
-		switch {
-		case q.head == len(q.reqs):
-			a.leave(a.at)
-		case q.head > 1024 && q.head > len(q.reqs)/2:
-			n := copy(q.reqs, q.reqs[q.head:])
-			clear(q.reqs[n:])
-			q.reqs, q.head = q.reqs[:n], 0
+		a.choose(a.at)
+	}
+	return a.body, len(a.chosen)
+}
+
+// peekSmall chooses one request of each client, if its first has at most each body bytes, until it has target: what may leave while larger ones are held up. It returns 0 if something was chosen before.
+func (a *admission) peekSmall(each, target int) (body, n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.chosen) > 0 {
+		return 0, 0
+	}
+	i := a.at
+	for range a.ring {
+		if a.body >= target {
+			break
+		}
+		clients := len(a.ring)
+		if q := a.ring[i]; q.reqs[q.head].body <= each {
+			a.choose(i)
+		}
+		if len(a.ring) == clients { // else the next one has come to i
+			i++
+		}
+		if i >= len(a.ring) {
+			i = 0
 		}
 	}
 	return a.body, len(a.chosen)
+}
+
+// choose takes the first request of the i-th queue of the ring.
+func (a *admission) choose(i int) {
+	q := a.ring[i]
+	r := q.reqs[q.head]
+	q.deficit = max(q.deficit-r.body, 0)
+	a.chosen = append(a.chosen, r)
+	a.body += r.body
+	q.reqs[q.head] = nil
+	q.head++
+	q.bytes -= int64(r.Bytes)
+	switch {
+	case q.head == len(q.reqs):
+		a.leave(i)
+	case q.head > 1024 && q.head > len(q.reqs)/2:
+		n := copy(q.reqs, q.reqs[q.head:])
+		clear(q.reqs[n:])
+		q.reqs, q.head = q.reqs[:n], 0
+	}
 }
 
 // take moves what peek chose, less what has expired since, to dst.

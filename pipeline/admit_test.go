@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"tidemark/internal/vfs"
 	"tidemark/journal"
+	"tidemark/qos"
 )
 
 // queued is a request of a client with one record of a size.
@@ -254,5 +258,79 @@ func TestExpiredLeaveTheQueue(t *testing.T) {
 		if r.Deadline <= 2*time.Second {
 			t.Error("one that is late remains")
 		}
+	}
+}
+
+// While clients with much wait for their bytes to be flushed, one with little is written, as long as that is not much either.
+func TestSmallRequestsPassWhatWaitsForAFlush(t *testing.T) {
+	still(t, func(t *testing.T, p *Pipeline, gate *vfs.Gate) {
+		part := createTopic(t, p, "t", 1).Partitions[0]
+		synctest.Wait()
+		p.opts.DirtyBytes = 64 << 10
+		gate.Hold()
+		w := newWaiter()
+		of := func(client string, level qos.Level, n int) *Request {
+			r := produce(level, part, makeBatch(1, strings.Repeat("x", n), -1, -1, -1))
+			r.Labels = &Labels{Turn: client}
+			return w.submit(t, p, r)
+		}
+		for range 8 {
+			of("flood", qos.Persistence, 2*passBytes)
+			synctest.Wait()
+		}
+		held := of("flood", qos.Receive, 2*passBytes)
+		passed := 0
+		for ; passed < 1000; passed++ {
+			r := of("orders", qos.Receive, passBytes/2)
+			synctest.Wait()
+			if !w.isAnswered(r) {
+				break
+			}
+		}
+		if got := passed * passBytes / 2; got < passedMax-passBytes || got > passedMax+passBytes {
+			t.Errorf("%d bytes of small requests passed, want about %d", got, passedMax)
+		}
+		if w.isAnswered(held) {
+			t.Error("a large request passed with them")
+		}
+		gate.Release()
+		synctest.Wait()
+		w.onceEach(t)
+		gate.Hold() // and again
+		for range 8 {
+			of("flood", qos.Persistence, 2*passBytes)
+			synctest.Wait()
+		}
+		r := of("orders", qos.Receive, passBytes/2)
+		if synctest.Wait(); !w.isAnswered(r) {
+			t.Error("none passed the next time")
+		}
+	})
+}
+
+func TestPeekSmall(t *testing.T) {
+	a := testAdmission(1 << 20)
+	for _, r := range []*Request{queued("a", 100), queued("a", 5000), queued("b", 5000), queued("c", 50), queued("c", 60), queued("d", 70)} {
+		if err := a.push([]*Request{r}, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(target, body, n int) {
+		t.Helper()
+		if gotBody, gotN := a.peekSmall(200, target); gotBody != body || gotN != n {
+			t.Errorf("peekSmall up to %d: %d bytes of %d requests, want %d of %d", target, gotBody, gotN, body, n)
+		}
+	}
+	small := func(n int) int { return queued("", n).bodyBytes() }
+	want(1000, small(100)+small(50)+small(70), 3)
+	want(1000, 0, 0) // what was chosen has not left
+	a.take(nil)
+	want(0, 0, 0)
+	want(1, small(60), 1)
+	if got := len(a.take(nil)); got != 1 || a.bytes.Load() != 10_000 || a.clientCount() != 2 {
+		t.Errorf("%d taken, %d bytes of %d clients left", got, a.bytes.Load(), a.clientCount())
+	}
+	if body, n := a.peek(1<<20, 1<<20); body != 2*small(5000) || n != 2 {
+		t.Errorf("the rest: %d bytes of %d requests", body, n)
 	}
 }

@@ -37,11 +37,18 @@ type writer struct {
 	untxn  []catalog.TxnUndo // undoes what was done to transactions, in order
 	placed *placed           // of the frame in the making
 	taken  time.Duration     // when the turn began
+	passed int               // body bytes of small requests since too much became dirty
 }
 
 const (
 	toBeWritten journal.Offset = -1            // a record's place before it has one
 	pendingEnd  journal.Offset = math.MaxInt64 // the end of a frame that has not been placed: its batches' originals lie in the frame itself
+)
+
+// While too much is written and not flushed, requests of at most passBytes are written all the same, until they are passedMax together: a client with little to send does not wait for those with much to be flushed first.
+const (
+	passBytes = 16 << 10
+	passedMax = 128 << 10
 )
 
 // undo is what assign changed for one record, for a frame that is dropped.
@@ -70,13 +77,19 @@ func (w *writer) step() hold {
 	if p.admit.empty() {
 		return holdEmpty
 	}
-	if p.written.Load()-p.flushed.Load() > p.dirtyLimit() {
+	// What leaves next is chosen now and not earlier: who comes while the stage is held up has its turn.
+	var body, n int
+	if p.written.Load()-p.flushed.Load() <= p.dirtyLimit() {
+		w.passed = 0
+		if body, n = p.admit.peek(p.opts.FrameTarget, p.journal.FrameMax()-journal.FrameHeaderBytes); n == 0 {
+			return holdEmpty
+		}
+	} else {
 		p.flush.demandAll()
-		return holdDirty
-	}
-	body, n := p.admit.peek(p.opts.FrameTarget, p.journal.FrameMax()-journal.FrameHeaderBytes) // not earlier: who comes while it is held up has its turn
-	if n == 0 {
-		return holdEmpty
+		if body, n = p.admit.peekSmall(passBytes, passedMax-w.passed); n == 0 {
+			return holdDirty
+		}
+		w.passed += body
 	}
 	if body > p.journal.FrameMax()-journal.FrameHeaderBytes {
 		w.refuse(p.admit.take(w.reqs[:0]), ErrTooLarge)
