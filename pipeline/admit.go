@@ -22,6 +22,7 @@ type admission struct {
 
 	waiting atomic.Int64 // requests in the queue; changed under mu
 	bytes   atomic.Int64 // of them; changed under mu
+	lent    atomic.Int64 // requests in the queue whose payloads are lent; changed under mu
 
 	mu       sync.Mutex
 	clients  map[string]*clientQueue // those with requests waiting; guarded by mu
@@ -96,7 +97,9 @@ func (a *admission) push(reqs []*Request, lent bool) error {
 		if q == nil || q.client != r.turn() {
 			q = a.queueOf(r)
 		}
-		r.lent = lent
+		if r.lent = lent; lent {
+			a.lent.Add(1)
+		}
 		q.reqs = append(q.reqs, r)
 		q.bytes += int64(r.Bytes)
 		if r.Deadline > 0 && (a.earliest == 0 || r.Deadline < a.earliest) {
@@ -115,9 +118,16 @@ func (a *admission) keepLent(reqs []*Request, keep func(*Request)) {
 	defer a.mu.Unlock()
 	for _, r := range reqs {
 		if r.lent {
-			r.lent = false
+			a.notLent(r)
 			keep(r)
 		}
+	}
+}
+
+func (a *admission) notLent(r *Request) {
+	if r.lent {
+		r.lent = false
+		a.lent.Add(-1)
 	}
 }
 
@@ -293,7 +303,7 @@ func (a *admission) takeAll(dst []*Request) []*Request {
 func (a *admission) takeChosen(dst []*Request) []*Request {
 	var bytes int64
 	for _, r := range a.chosen {
-		r.lent = false
+		a.notLent(r)
 		bytes += int64(r.Bytes)
 	}
 	a.bytes.Add(-bytes)
@@ -308,7 +318,7 @@ func (a *admission) takeChosen(dst []*Request) []*Request {
 }
 
 func (a *admission) took(dst []*Request, r *Request) []*Request {
-	r.lent = false
+	a.notLent(r)
 	a.bytes.Add(-int64(r.Bytes))
 	a.waiting.Add(-1)
 	return append(dst, r)

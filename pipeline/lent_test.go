@@ -106,6 +106,42 @@ func TestLentIsKeptWhileTheWriteStageIsHeldUp(t *testing.T) {
 	})
 }
 
+// A submitter is not kept from its connections by what others have queued before it.
+func TestSubmitterDoesNotWriteForOthersForEver(t *testing.T) {
+	opts := testOptions(vfs.NewMem())
+	opts.SegmentBytes, opts.CacheBytes = 16<<20, 16<<20
+	p := open(t, opts)
+	part := createTopic(t, p, "t", 1).Partitions[0]
+	w := newWaiter()
+	const others = onSubmitTurns + 4
+	p.write.running.Lock() // the write goroutine waits for it
+	for range others {
+		w.submit(t, p, produce(qos.Receive, part, makeBatch(1, strings.Repeat("x", p.opts.FrameTarget), -1, -1, -1)))
+	}
+	mine := produce(qos.Receive, part, makeBatch(1, large("a"), -1, -1, -1))
+	mine.Owner = w
+	w.mu.Lock()
+	w.done[mine] = make(chan struct{})
+	w.mu.Unlock()
+	if err := p.admit.push([]*Request{mine}, true); err != nil {
+		t.Fatal(err)
+	}
+	before := p.written.Load()
+	p.write.submitterTurns()
+	if turns := int(p.written.Load()-before) / p.opts.FrameTarget; p.admit.lent.Load() != 1 || turns != onSubmitTurns {
+		t.Errorf("%d turns of others' requests were run, and %d lent requests wait", turns, p.admit.lent.Load())
+	}
+	kept := 0
+	p.admit.keepLent([]*Request{mine}, func(*Request) { kept++ })
+	p.write.running.Unlock()
+	p.write.wake.set()
+	w.wait(t, mine)
+	w.onceEach(t)
+	if kept != 1 || p.admit.lent.Load() != 0 {
+		t.Errorf("kept %d times, %d are still lent", kept, p.admit.lent.Load())
+	}
+}
+
 func TestLentAfterClose(t *testing.T) {
 	p := open(t, testOptions(vfs.NewMem()))
 	part := createTopic(t, p, "t", 1).Partitions[0]

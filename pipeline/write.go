@@ -373,8 +373,12 @@ func (w *writer) lockedStep() hold {
 	return w.step()
 }
 
-// onSubmitBytes is how much has to come at once for its submitter to write it: less would make a frame, and a wake-up of the flush goroutine, of every few requests.
-const onSubmitBytes = 16 << 10
+const (
+	// onSubmitBytes is how much has to come at once for its submitter to write it: less would make a frame, and a wake-up of the flush goroutine, of every few requests.
+	onSubmitBytes = 16 << 10
+	// onSubmitTurns is how many turns a submitter runs at most, so that others who queue all the time do not keep it from its connections.
+	onSubmitTurns = 16
+)
 
 // onSubmit queues requests whose payloads are lent, and runs turns on the submitter's goroutine, whose labels are ctx's, if enough has come and nobody else is at it. keep is called with those that are not written when it returns.
 func (w *writer) onSubmit(ctx context.Context, reqs []*Request, keep func(*Request)) error {
@@ -391,16 +395,24 @@ func (w *writer) onSubmit(ctx context.Context, reqs []*Request, keep func(*Reque
 	err := p.admit.push(reqs, true)
 	if err == nil {
 		pprof.SetGoroutineLabels(w.labels)
-		for w.step() == holdNone {
-		}
+		w.submitterTurns()
 		pprof.SetGoroutineLabels(ctx)
 		p.admit.keepLent(reqs, keep)
 	}
 	w.running.Unlock()
-	if !p.admit.empty() { // it is held up, or more came meanwhile
+	if !p.admit.empty() { // the stage is held up, or others' requests are left
 		w.wake.set()
 	}
 	return err
+}
+
+// submitterTurns runs turns until nothing that was lent waits.
+func (w *writer) submitterTurns() {
+	for turns := 0; turns < onSubmitTurns && w.p.admit.lent.Load() > 0; turns++ {
+		if w.step() != holdNone {
+			return
+		}
+	}
 }
 
 // awaitSubmitter returns when none runs turns. The queue is closed, so that no other begins.
