@@ -94,39 +94,49 @@ func Verify(fsys vfs.FS, dir string, meta JournalMeta, each func(Frame) error, p
 			return v, err
 		}
 		v.End = s.pos
-		next := Offset(-1)
-		err = s.soundHeaders(s.pos, func(h FrameHeader) {
-			v.ProvenF = max(v.ProvenF, h.Flushed)
-			if next < 0 && (h.Start > s.pos || stop.header) {
-				next = h.Start
-			}
-		})
+		found, more, err := s.pass(stop, &v.ProvenF)
 		if err != nil {
 			return v, err
 		}
-		if next < 0 && s.pos >= v.ProvenF {
+		if found != nil {
+			v.Findings = append(v.Findings, *found)
+		}
+		if !more {
 			return v, nil
 		}
-		f2 := Finding{Segment: roundDown(s.pos, segs.bytes), From: s.pos, To: next, Damage: s.pos < v.ProvenF}
-		if stop != nil {
-			f2.Cause = stop.Error()
-		} else {
-			f2.Cause = "the stream ends here"
-		}
-		v.Findings = append(v.Findings, f2)
-		if next == s.pos { // the header is sound and the rest is not: go on behind the header
-			if next, err = soundAfter(s, s.pos+Align); err != nil {
-				return v, err
-			}
-			v.Findings[len(v.Findings)-1].To = next
-		}
-		if next < 0 {
-			v.Findings[len(v.Findings)-1].To = max(s.pos, v.ProvenF)
-			return v, nil
-		}
-		s.pos, s.hasChain = next, false
 	}
 	return v, nil
+}
+
+// pass moves a scanner that stopped (nil: at the last segment's end) to the next sound header and says what it passed over; nil: it stands at the stream's end. more says whether there is such a header. proven, bytes below which were durable, is raised
+// to what the headers behind say.
+func (s *scanner) pass(stop *unsound, proven *Offset) (found *Finding, more bool, err error) {
+	next := Offset(-1)
+	err = s.soundHeaders(s.pos, func(h FrameHeader) {
+		*proven = max(*proven, h.Flushed)
+		if next < 0 && (h.Start > s.pos || stop.header) {
+			next = h.Start
+		}
+	})
+	if err != nil || next < 0 && s.pos >= *proven {
+		return nil, false, err
+	}
+	found = &Finding{Segment: roundDown(s.pos, s.segs.bytes), From: s.pos, Cause: "the stream ends here", Damage: s.pos < *proven}
+	if stop != nil {
+		found.Cause = stop.Error()
+	}
+	if next == s.pos { // the header is sound and the rest is not: go on behind the header
+		if next, err = soundAfter(s, s.pos+Align); err != nil {
+			return nil, false, err
+		}
+	}
+	if next < 0 {
+		found.To = max(s.pos, *proven)
+		return found, false, nil
+	}
+	found.To = next
+	s.pos, s.hasChain = next, false
+	return found, true, nil
 }
 
 func soundAfter(s *scanner, from Offset) (Offset, error) {
@@ -149,9 +159,9 @@ func checkRecords(f Frame, each func(Frame) error) error {
 	return nil
 }
 
-// Dump reads the sound frames from the first one at or behind from and calls fn for each, fillers too, until limit frames were seen (0: all), fn fails, or the sound stream ends. It changes nothing.
-// It returns the offset at which it stopped and why.
-func Dump(fsys vfs.FS, dir string, meta JournalMeta, from Offset, limit int, fn func(Frame) error) (Offset, error) {
+// Dump reads the sound frames from the first one at or behind from and calls fn for each, fillers too, until limit frames were seen (0: all), fn fails, or the stream ends. It changes nothing.
+// passed, when set, is told what is not sound on the way, a torn tail too; without it Dump ends there. It returns the offset at which it stopped and why.
+func Dump(fsys vfs.FS, dir string, meta JournalMeta, from Offset, limit int, fn func(Frame) error, passed func(Finding)) (Offset, error) {
 	salt, err := meta.SaltBytes()
 	if err != nil {
 		return 0, err
@@ -168,14 +178,31 @@ func Dump(fsys vfs.FS, dir string, meta JournalMeta, from Offset, limit int, fn 
 	from = max(from, first)
 	s := newScanner(segs, salt.seed(), roundDown(from, segs.bytes))
 	defer s.close()
+	proven := Offset(0)
+	if mark, _, err := readMark(fsys, dir, salt); err == nil {
+		proven = mark.Flushed
+	} else if !errors.As(err, new(*CorruptError)) {
+		return 0, err
+	}
 	for n := 0; limit == 0 || n < limit; {
 		f, err := s.next()
-		if u := (*unsound)(nil); errors.As(err, &u) || errors.Is(err, errEnd) {
-			return s.pos, nil
+		if stop := (*unsound)(nil); errors.As(err, &stop) || errors.Is(err, errEnd) {
+			if passed == nil {
+				return s.pos, nil
+			}
+			found, more, err := s.pass(stop, &proven)
+			if found != nil && found.To >= from {
+				passed(*found)
+			}
+			if err != nil || !more {
+				return s.pos, err
+			}
+			continue
 		}
 		if err != nil {
 			return s.pos, err
 		}
+		proven = max(proven, f.Flushed)
 		if f.Start < from {
 			continue
 		}

@@ -39,14 +39,15 @@ type JournalDumpCmd struct {
 // Help is kong's detailed help.
 func (JournalVerifyCmd) Help() string {
 	return `Reads the whole journal and changes nothing: frame headers, their chain, bodies, record batches, index files and the catalog's snapshot.
-It ends with exit code 6 if bytes that had been acknowledged are damaged.
+It ends with exit code 6 if bytes that had been acknowledged are damaged. The records that it counts are batches of messages, and commands of the catalog.
 
     tidemark journal verify ./data`
 }
 
 // Help is kong's detailed help.
 func (JournalDumpCmd) Help() string {
-	return `Prints a line for each frame and for each record in it, and changes nothing.
+	return `Prints a line for each frame and for each record in it, and changes nothing. A record is a batch of messages, or a command of the catalog.
+What is not sound on the way is a line that begins with DAMAGE, and then it ends with exit code 6, or with torn, for a tail that the next start cuts.
 
     tidemark journal dump ./data --limit 10
     tidemark journal dump ./data --from 268435456`
@@ -207,6 +208,7 @@ func (c *JournalDumpCmd) Run(e *env) error {
 	}
 	out := bufio.NewWriterSize(e.stdout, 1<<16)
 	defer out.Flush()
+	damaged := 0
 	end, err := journal.Dump(o.fsys, o.dir, o.meta, journal.Offset(c.From), c.Limit, func(f journal.Frame) error {
 		if e.ctx.Err() != nil {
 			return errInterrupted
@@ -214,11 +216,21 @@ func (c *JournalDumpCmd) Run(e *env) error {
 		fmt.Fprintf(out, "frame offset=%d bytes=%d type=%s term=%d index=%d records=%d time=%s flushed=%d\n", f.Start, int64(f.End()-f.Start),
 			frameTypes[f.Type], f.Term, f.Index, f.Records, time.UnixMilli(f.TimestampMs).UTC().Format("2006-01-02T15:04:05.000Z"), f.Flushed)
 		return f.EachRecord(func(r journal.Record) error { return dumpRecord(out, r, names) })
+	}, func(f journal.Finding) {
+		kind := "torn"
+		if f.Damage {
+			kind = "DAMAGE"
+			damaged++
+		}
+		fmt.Fprintf(out, "%s offset=%d to=%d cause=%q\n", kind, f.From, f.To, f.Cause)
 	})
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "end offset=%d\n", end)
+	if damaged > 0 {
+		return exitWith(exitDamaged, fmt.Errorf("acknowledged bytes are damaged in %d places: `tidemark journal verify %s` says more", damaged, c.Dir))
+	}
 	return nil
 }
 
@@ -273,6 +285,6 @@ func (o *offline) partitionNames(dataDir string) (map[uint32]string, error) {
 			}
 			return nil
 		})
-	})
+	}, nil)
 	return names, err
 }
