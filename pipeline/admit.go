@@ -9,7 +9,7 @@ import (
 
 // admission is the queue between the IO goroutines and the write goroutine: one for each client that has requests waiting, served in turns.
 //
-// In: Submit, from any goroutine. Out: peek and take, by the write goroutine. Invariant: requests of one client leave in the order in which they came. What leaves is chosen by deficit round robin (Shreedhar and Varghese, 1995):
+// In: push, from any goroutine. Out: peek or peekSmall, and take, by the write stage. Invariant: requests of one client leave in the order in which they came. What leaves is chosen by deficit round robin (Shreedhar and Varghese, 1995):
 // in each round a client may send a quantum of bytes for each of its weight, and what it could not use of it in one round, since its next request is larger, it has in the next. So a client with little to send waits for what the others may send in a round, and not
 // for all that they have queued.
 //
@@ -114,21 +114,26 @@ func (a *admission) push(reqs []*Request, lent bool) error {
 
 // keepLent calls keep with those of reqs that were lent and still wait.
 func (a *admission) keepLent(reqs []*Request, keep func(*Request)) {
+	if a.lent.Load() == 0 { // others may be at work on them by now
+		return
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, r := range reqs {
-		if r.lent {
-			a.notLent(r)
+		if a.unlend(r) {
 			keep(r)
 		}
 	}
 }
 
-func (a *admission) notLent(r *Request) {
-	if r.lent {
-		r.lent = false
-		a.lent.Add(-1)
+// unlend ends a loan, and says whether there was one.
+func (a *admission) unlend(r *Request) bool {
+	if !r.lent {
+		return false
 	}
+	r.lent = false
+	a.lent.Add(-1)
+	return true
 }
 
 // queueOf finds the queue of a request's client, or gives it one, whose turn is the last.
@@ -303,7 +308,7 @@ func (a *admission) takeAll(dst []*Request) []*Request {
 func (a *admission) takeChosen(dst []*Request) []*Request {
 	var bytes int64
 	for _, r := range a.chosen {
-		a.notLent(r)
+		a.unlend(r)
 		bytes += int64(r.Bytes)
 	}
 	a.bytes.Add(-bytes)
@@ -318,7 +323,7 @@ func (a *admission) takeChosen(dst []*Request) []*Request {
 }
 
 func (a *admission) took(dst []*Request, r *Request) []*Request {
-	a.notLent(r)
+	a.unlend(r)
 	a.bytes.Add(-int64(r.Bytes))
 	a.waiting.Add(-1)
 	return append(dst, r)

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tidemark/catalog"
 	"tidemark/internal/vfs"
 	"tidemark/journal"
 	"tidemark/qos"
@@ -263,11 +264,8 @@ func TestExpiredLeaveTheQueue(t *testing.T) {
 
 // While clients with much wait for their bytes to be flushed, one with little is written, as long as that is not much either.
 func TestSmallRequestsPassWhatWaitsForAFlush(t *testing.T) {
-	still(t, func(t *testing.T, p *Pipeline, gate *vfs.Gate) {
-		part := createTopic(t, p, "t", 1).Partitions[0]
-		synctest.Wait()
+	stalled(t, func(p *Pipeline, part *catalog.Partition, gate *vfs.Gate) {
 		p.opts.DirtyBytes = 64 << 10
-		gate.Hold()
 		w := newWaiter()
 		of := func(client string, level qos.Level, n int) *Request {
 			r := produce(level, part, makeBatch(1, strings.Repeat("x", n), -1, -1, -1))

@@ -20,13 +20,10 @@ import (
 func (w *waiter) lend(t testing.TB, p *Pipeline, reqs ...*Request) (kept int) {
 	t.Helper()
 	var lent [][]byte
-	w.mu.Lock()
 	for _, r := range reqs {
-		r.Owner = w
-		w.done[r] = make(chan struct{})
 		lent = append(lent, r.Records[0].Payload)
 	}
-	w.mu.Unlock()
+	w.own(reqs...)
 	err := p.SubmitLent(context.Background(), slices.Clone(reqs), func(r *Request) {
 		r.Records[0].Payload = slices.Clone(r.Records[0].Payload)
 		kept++
@@ -42,13 +39,20 @@ func (w *waiter) lend(t testing.TB, p *Pipeline, reqs ...*Request) (kept int) {
 	return kept
 }
 
-func large(c string) string { return strings.Repeat(c, onSubmitBytes) }
-
-func TestSubmitterWritesWhatItLends(t *testing.T) {
+// stalled runs f with a topic of one partition and a disk that is held back.
+func stalled(t *testing.T, f func(p *Pipeline, part *catalog.Partition, gate *vfs.Gate)) {
 	still(t, func(t *testing.T, p *Pipeline, gate *vfs.Gate) {
 		part := createTopic(t, p, "t", 1).Partitions[0]
 		synctest.Wait()
 		gate.Hold()
+		f(p, part, gate)
+	})
+}
+
+func large(c string) string { return strings.Repeat(c, onSubmitBytes) }
+
+func TestSubmitterWritesWhatItLends(t *testing.T) {
+	stalled(t, func(p *Pipeline, part *catalog.Partition, gate *vfs.Gate) {
 		w := newWaiter()
 		before := p.written.Load()
 		first := produce(qos.Persistence, part, makeBatch(1, large("a"), -1, -1, -1))
@@ -75,10 +79,7 @@ func TestSubmitterWritesWhatItLends(t *testing.T) {
 }
 
 func TestLentIsKeptWhileTheWriteStageIsHeldUp(t *testing.T) {
-	still(t, func(t *testing.T, p *Pipeline, gate *vfs.Gate) {
-		part := createTopic(t, p, "t", 1).Partitions[0]
-		synctest.Wait()
-		gate.Hold()
+	stalled(t, func(p *Pipeline, part *catalog.Partition, gate *vfs.Gate) {
 		w := newWaiter()
 		var want []string
 		kept := 0
@@ -119,10 +120,7 @@ func TestSubmitterDoesNotWriteForOthersForEver(t *testing.T) {
 		w.submit(t, p, produce(qos.Receive, part, makeBatch(1, strings.Repeat("x", p.opts.FrameTarget), -1, -1, -1)))
 	}
 	mine := produce(qos.Receive, part, makeBatch(1, large("a"), -1, -1, -1))
-	mine.Owner = w
-	w.mu.Lock()
-	w.done[mine] = make(chan struct{})
-	w.mu.Unlock()
+	w.own(mine)
 	if err := p.admit.push([]*Request{mine}, true); err != nil {
 		t.Fatal(err)
 	}
@@ -158,8 +156,7 @@ func TestLentAfterClose(t *testing.T) {
 func TestManySubmittersLend(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	fsys := vfs.NewMem()
-	opts := testOptions(fsys)
+	opts := testOptions(vfs.NewMem())
 	opts.SegmentBytes, opts.CacheBytes = 4<<20, 1<<20
 	p := open(t, opts)
 	topic := createTopic(t, p, "t", 4)

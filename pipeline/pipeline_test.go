@@ -68,12 +68,19 @@ func (w *waiter) Answer(r *Request) Waker {
 	return nil
 }
 
+// own makes the waiter the owner of requests that are to be submitted.
+func (w *waiter) own(reqs ...*Request) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range reqs {
+		r.Owner = w
+		w.done[r] = make(chan struct{})
+	}
+}
+
 func (w *waiter) submit(t testing.TB, p *Pipeline, r *Request) *Request {
 	t.Helper()
-	r.Owner = w
-	w.mu.Lock()
-	w.done[r] = make(chan struct{})
-	w.mu.Unlock()
+	w.own(r)
 	if err := p.Submit([]*Request{r}); err != nil {
 		t.Fatal(err)
 	}

@@ -227,10 +227,7 @@ func TestEveryStageEndsWithTheDisk(t *testing.T) {
 					t.Fatal("the disk fails, and the pipeline does not notice")
 				}
 				r := produce(qos.Levels()[i%len(qos.Levels())], part, makeBatch(1, strings.Repeat("x", 1000), -1, -1, -1))
-				r.Owner = w
-				w.mu.Lock()
-				w.done[r] = make(chan struct{})
-				w.mu.Unlock()
+				w.own(r)
 				if p.Submit([]*Request{r}) != nil {
 					delete(w.done, r)
 				}
