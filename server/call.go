@@ -14,7 +14,7 @@ import (
 	"tidemark/server/kafka"
 )
 
-// calls are a connection's requests other than Produce. They are answered one after the other by a goroutine that lives while there are any, as Kafka does it: their responses leave in that order anyway. It also keeps
+// calls are a connection's requests other than Produce. They are answered one after the other by a goroutine that lives while there are any, as Kafka does it: their responses leave in that order anyway. It sends large ones itself. It also keeps
 // a fetch from holding the memory of its answer while one before it waits for that memory.
 type calls struct {
 	waiting atomic.Int32 // and running
@@ -133,7 +133,7 @@ func (s *Session) serve(c call) {
 		s.unsent.Store(int64(len(out))) // until it was sent: the next call waits for that
 	}
 	if s.out.complete(c.slot, c.bytes, answered{piece: piece{bytes: out, release: release}, labels: labels}) {
-		s.Wake()
+		s.deliver()
 	}
 }
 

@@ -215,63 +215,70 @@ func TestOverBudgetIsNotRead(t *testing.T) {
 }
 
 // A client that asks for much and reads slowly gets all of it, as it is; what it asks meanwhile comes behind. Other connections do not wait.
-func TestSlowReader(t *testing.T) {
+func TestSlowReader(t *testing.T) { each(t, slowReader) }
+
+// The same when there are no descriptors left to wait for the client with.
+func TestSlowReaderIsPolled(t *testing.T) {
+	n := start(t, TransportGnet)
+	n.srv.t.(*gnetTransport).waiting.Store(secondsMax)
+	slowReader(t, n)
+}
+
+func slowReader(t *testing.T, n *node) {
 	const batches, size, fetches = 80, 100_000, 3 // 8 MB an answer: twice the cache, many times the sockets' buffers
-	each(t, func(t *testing.T, n *node) {
-		other := n.dial(t)
-		other.create("t", 1)
-		other.create("u", 1)
-		rng := rand.New(rand.NewPCG(1, 2))
-		var want []string
-		for range batches {
-			b := make([]byte, size/4)
-			for i := range b {
-				b[i] = 'a' + byte(rng.IntN(26))
-			}
-			want = append(want, strings.Repeat(string(b), 4))
-			other.produce("t", 0, -1, values(want[len(want)-1]))
+	other := n.dial(t)
+	other.create("t", 1)
+	other.create("u", 1)
+	rng := rand.New(rand.NewPCG(1, 2))
+	var want []string
+	for range batches {
+		b := make([]byte, size/4)
+		for i := range b {
+			b[i] = 'a' + byte(rng.IntN(26))
 		}
-		c := n.dial(t)
-		c.NetConn().(*net.TCPConn).SetReadBuffer(256 << 10)
-		fetch := fetchFrom("t", 0, 0)
-		var ids []int32
-		for range fetches {
-			ids = append(ids, c.send(fetch))
+		want = append(want, strings.Repeat(string(b), 4))
+		other.produce("t", 0, -1, values(want[len(want)-1]))
+	}
+	c := n.dial(t)
+	c.NetConn().(*net.TCPConn).SetReadBuffer(256 << 10)
+	fetch := fetchFrom("t", 0, 0)
+	var ids []int32
+	for range fetches {
+		ids = append(ids, c.send(fetch))
+	}
+	for range 500 { // more than its unsent limit allows to be read, in small requests
+		ids = append(ids, c.send(&kmsg.ApiVersionsRequest{}))
+	}
+	for range 50 {
+		other.produce("u", 0, -1, values("meanwhile"))
+	}
+	slow := &slowly{r: c.NetConn()}
+	for i, id := range ids {
+		var prefix [8]byte
+		slow.read(t, prefix[:])
+		body := make([]byte, binary.BigEndian.Uint32(prefix[:])-4)
+		slow.read(t, body)
+		if got := int32(binary.BigEndian.Uint32(prefix[4:])); got != id {
+			t.Fatalf("response %d has correlation id %d, want %d", i, got, id)
 		}
-		for range 500 { // more than its unsent limit allows to be read, in small requests
-			ids = append(ids, c.send(&kmsg.ApiVersionsRequest{}))
+		if i >= fetches {
+			continue
 		}
-		for range 50 {
-			other.produce("u", 0, -1, values("meanwhile"))
+		resp, err := kwire.Decode(fetch, body)
+		if err != nil {
+			t.Fatal(err)
 		}
-		slow := &slowly{r: c.NetConn()}
-		for i, id := range ids {
-			var prefix [8]byte
-			slow.read(t, prefix[:])
-			body := make([]byte, binary.BigEndian.Uint32(prefix[:])-4)
-			slow.read(t, body)
-			if got := int32(binary.BigEndian.Uint32(prefix[4:])); got != id {
-				t.Fatalf("response %d has correlation id %d, want %d", i, got, id)
-			}
-			if i >= fetches {
-				continue
-			}
-			resp, err := kwire.Decode(fetch, body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := parse(t, onlyFetched(resp).RecordBatches)
-			if len(got) != batches {
-				t.Fatalf("fetch %d: %d batches, want %d", i, len(got), batches)
-			}
-			for k, b := range got {
-				if b.FirstOffset != int64(k) || string(b.Unpacked[0].Value) != want[k] {
-					t.Fatalf("fetch %d: batch %d at %d is another one", i, k, b.FirstOffset)
-				}
+		got := parse(t, onlyFetched(resp).RecordBatches)
+		if len(got) != batches {
+			t.Fatalf("fetch %d: %d batches, want %d", i, len(got), batches)
+		}
+		for k, b := range got {
+			if b.FirstOffset != int64(k) || string(b.Unpacked[0].Value) != want[k] {
+				t.Fatalf("fetch %d: batch %d at %d is another one", i, k, b.FirstOffset)
 			}
 		}
-		c.produce("u", 0, -1, values("the connection is good"))
-	})
+	}
+	c.produce("u", 0, -1, values("the connection is good"))
 }
 
 // slowly reads small pieces, and stops now and then.
@@ -325,6 +332,31 @@ func TestClientThatNeverReads(t *testing.T) {
 			t.Errorf("%d records", got)
 		}
 	})
+}
+
+// A client that reads nothing keeps no server from ending.
+func TestDrainPastAClientThatNeverReads(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		c := n.dial(t)
+		c.create("t", 1)
+		for range 100 {
+			c.produce("t", 0, -1, values(strings.Repeat("x", 100_000)))
+		}
+		c.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
+		c.send(fetchFrom("t", 0, 0))
+		var session *Session
+		n.srv.mu.Lock()
+		for s := range n.srv.open {
+			session = s
+		}
+		n.srv.mu.Unlock()
+		eventually(t, "the answer is stuck", func() bool { return session.delivering.Load() > 0 })
+		begin := time.Now()
+		n.srv.Drain()
+		if took := time.Since(begin); took > drainTimeout/2 {
+			t.Errorf("it took %v", took)
+		}
+	}, func(c *config) { c.server.SendTimeout = time.Hour })
 }
 
 // Clients that take nothing hold the memory that all fetches share. They are closed after SendTimeout, and then it is there for the others.

@@ -1,6 +1,9 @@
 package server
 
 import (
+	"errors"
+	"fmt"
+	"os"
 	"time"
 
 	"tidemark/pipeline"
@@ -134,6 +137,23 @@ type outgoing struct {
 	since  time.Duration // when the first of it was ready
 }
 
+// buffers appends what leaves to bufs, in order, and returns how many bytes that is.
+func (out *outgoing) buffers(bufs [][]byte) (_ [][]byte, total int) {
+	from := 0
+	for _, p := range out.pieces {
+		if p.after > from {
+			bufs = append(bufs, out.small[from:p.after])
+		}
+		bufs = append(bufs, p.bytes)
+		total += len(p.bytes)
+		from = p.after
+	}
+	if from < len(out.small) {
+		bufs = append(bufs, out.small[from:])
+	}
+	return bufs, total + len(out.small)
+}
+
 // take begins a sending: what it returns is the caller's until sent. o.mu is held.
 func (o *outbound) take() outgoing {
 	out := o.outgoing
@@ -177,26 +197,12 @@ func (s *Session) flush(io ioConn) bool {
 	out := o.take()
 	o.mu.Unlock()
 	s.refund(done)
-	bufs, from := s.bufs[:0], 0
-	for _, p := range out.pieces {
-		if p.after > from {
-			bufs = append(bufs, out.small[from:p.after])
-		}
-		bufs = append(bufs, p.bytes)
-		from = p.after
-	}
-	if from < len(out.small) {
-		bufs = append(bufs, out.small[from:])
-	}
+	bufs, total := out.buffers(s.bufs[:0])
 	// The memory that answers are made in is given back when the client has taken them: what all of them together hold is bounded.
 	for i := range out.pieces {
 		if out.pieces[i].release != nil {
 			s.held = append(s.held, out.pieces[i].release)
 		}
-	}
-	total := 0
-	for _, b := range bufs {
-		total += len(b)
 	}
 	much := total > s.srv.opts.ConnectionUnsentBytes
 	if much {
@@ -258,6 +264,64 @@ func (s *Session) sendNow() bool {
 	}
 	again := o.sent(out, false)
 	return whole && !again
+}
+
+// deliver is Wake for who may wait: it sends large answers too, and returns when the client has taken them, so that they keep no IO goroutine from its other connections (ADR 14).
+func (s *Session) deliver() {
+	o := &s.out
+	o.mu.Lock()
+	if o.sending || o.behind || len(o.pieces) == 0 {
+		o.mu.Unlock()
+		s.Wake()
+		return
+	}
+	out := o.take()
+	o.mu.Unlock()
+	bufs, total := out.buffers(nil)
+	s.delivering.Store(int64(total))
+	var err error
+	for _, b := range bufs {
+		if err = s.conn.SendAll(s.ctx, b, s.srv.opts.SendTimeout, func(n int) { s.delivering.Add(-int64(n)) }); err != nil {
+			break
+		}
+	}
+	for i := range out.pieces {
+		if release := out.pieces[i].release; release != nil {
+			release()
+		}
+	}
+	if err != nil { // an answer may have left in part, so nothing may follow: sending stays set
+		if errors.Is(err, os.ErrDeadlineExceeded) && s.ctx.Err() == nil {
+			s.fail(fmt.Errorf("%w: %d bytes for %v", errNotReading, s.delivering.Load(), s.srv.opts.SendTimeout))
+		} else {
+			s.conn.Close()
+		}
+		return
+	}
+	s.observeSent(&out)
+	s.unsent.Store(0)
+	o.mu.Lock()
+	again := o.sent(out, false) || o.shared
+	o.mu.Unlock()
+	if again || s.paused.Load() {
+		s.conn.Wake()
+	}
+}
+
+// backlog is what deliver has not sent yet, and what was laid out behind it: bytes.
+func (s *Session) backlog() int {
+	n := int(s.delivering.Load())
+	if n == 0 {
+		return 0
+	}
+	o := &s.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n += len(o.small)
+	for i := range o.pieces {
+		n += len(o.pieces[i].bytes)
+	}
+	return n
 }
 
 // putBack lays all but the first n bytes of what was to be sent before what was laid out since. o.mu is held.

@@ -2,7 +2,10 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -35,8 +38,13 @@ func TestAnswersLeaveInOrder(t *testing.T) {
 		for k := range 2 {
 			makers.Go(func() {
 				for i := k; i < answers; i += 2 {
-					if s.out.complete(uint64(i), 1, answered{piece: pieces[i]}) {
+					if !s.out.complete(uint64(i), 1, answered{piece: pieces[i]}) {
+						continue
+					}
+					if k == 0 {
 						s.Wake()
+					} else { // as the calls' goroutine
+						s.deliver()
 					}
 				}
 			})
@@ -93,6 +101,108 @@ func TestRestGoesBeforeWhatCameSince(t *testing.T) {
 	}
 }
 
+// While a client takes a large answer its IO goroutine does not wait, and does not read on when too much lies behind that answer. What was answered meanwhile comes behind it, and reading goes on.
+func TestWhatWaitsBehindALargeAnswer(t *testing.T) {
+	conn := &waitingConn{began: make(chan struct{}), goOn: make(chan error)}
+	conn.wake = make(chan struct{}, 1)
+	s := &Session{srv: &Server{opts: Options{SendTimeout: time.Hour, ConnectionUnsentBytes: 100}}, conn: conn, taken: make(chan struct{}, 1), ctx: t.Context()}
+	s.out.now = func() time.Duration { return 0 }
+	large := bytes.Repeat([]byte("L"), copyBelow+1)
+	released := false
+	s.out.complete(0, 1, answered{piece: piece{bytes: large, release: func() { released = true }}})
+	done := make(chan struct{})
+	go func() {
+		s.deliver()
+		close(done)
+	}()
+	<-conn.began
+	if !s.tooMuchUnsent(conn) {
+		t.Error("the connection is read on")
+	}
+	want := string(large)
+	for slot := range uint64(300) {
+		b := fmt.Sprintf("%d,", slot)
+		want += b
+		if s.out.complete(1+slot, 1, answered{piece: piece{bytes: []byte(b)}}) {
+			s.Wake()
+		}
+	}
+	<-conn.wake
+	s.flush(conn) // does not wait
+	if released || len(conn.stream) > 0 {
+		t.Error("something overtook the large answer")
+	}
+	conn.goOn <- nil
+	<-done
+	<-conn.wake
+	s.flush(conn)
+	if s.tooMuchUnsent(conn) {
+		t.Error("the connection is not read again")
+	}
+	if got := string(conn.stream); got != want || !released {
+		t.Errorf("%d bytes left, want %d; memory given back: %v", len(got), len(want), released)
+	}
+}
+
+// An answer that left in part is the last that a client gets.
+func TestNothingFollowsPartOfAnAnswer(t *testing.T) {
+	conn := &waitingConn{began: make(chan struct{}), goOn: make(chan error)}
+	conn.wake = make(chan struct{}, 1)
+	s := &Session{srv: &Server{opts: Options{SendTimeout: time.Hour, ConnectionUnsentBytes: 100}}, conn: conn, taken: make(chan struct{}, 1), ctx: t.Context()}
+	s.out.now = func() time.Duration { return 0 }
+	s.out.complete(0, 1, answered{piece: piece{bytes: bytes.Repeat([]byte("L"), copyBelow+1)}})
+	done := make(chan struct{})
+	go func() {
+		s.deliver()
+		close(done)
+	}()
+	<-conn.began
+	conn.goOn <- errors.New("reset by peer")
+	<-done
+	if !conn.closed {
+		t.Error("the connection is not closed")
+	}
+	if s.out.complete(1, 1, answered{piece: piece{bytes: []byte("more")}}) {
+		s.Wake()
+	}
+	s.flush(conn)
+	if len(conn.stream) > 0 {
+		t.Errorf("%q left behind half an answer", conn.stream)
+	}
+}
+
+// waitingConn is a socket that takes all but large answers, for which it waits.
+type waitingConn struct {
+	stingyConn
+	began  chan struct{}
+	goOn   chan error
+	closed bool
+}
+
+func (c *waitingConn) SendAll(_ context.Context, p []byte, _ time.Duration, taken func(n int)) error {
+	close(c.began)
+	if err := <-c.goOn; err != nil {
+		return err
+	}
+	taken(len(p))
+	c.stream = append(c.stream, p...)
+	return nil
+}
+
+func (c *waitingConn) SendNow(p []byte) int {
+	c.stream = append(c.stream, p...)
+	return len(p)
+}
+
+func (c *waitingConn) Send(bufs [][]byte) error {
+	for _, b := range bufs {
+		c.SendNow(b)
+	}
+	return nil
+}
+
+func (c *waitingConn) Close() { c.closed = true }
+
 // stingyConn takes part of what it is given.
 type stingyConn struct {
 	mu        sync.Mutex
@@ -117,6 +227,15 @@ func (c *stingyConn) SendNow(p []byte) int {
 	n := c.some(len(p))
 	c.stream = append(c.stream, p[:n]...)
 	return n
+}
+
+func (c *stingyConn) SendAll(_ context.Context, p []byte, _ time.Duration, taken func(n int)) error {
+	for len(p) > 0 {
+		n := c.SendNow(p)
+		taken(n)
+		p = p[n:]
+	}
+	return nil
 }
 
 func (c *stingyConn) Send(bufs [][]byte) error {

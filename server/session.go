@@ -41,14 +41,15 @@ type Session struct {
 	left   int       // unsent when it was looked last
 	since  time.Time // when it was last seen to shrink
 
-	resume  pipeline.Resume
-	paused  atomic.Bool                  // not read; the IO goroutine writes
-	who     atomic.Pointer[kafka.Client] // newest client id; the IO goroutine writes
-	calls   calls
-	looking atomic.Bool   // a timer will wake the connection to look at what is unsent
-	unsent  atomic.Int64  // what the client had not taken when the IO goroutine looked last
-	taken   chan struct{} // signalled when it has taken enough
-	dead    atomic.Bool   // failed: closing takes a moment, and nothing that comes meanwhile is taken for a request
+	resume     pipeline.Resume
+	paused     atomic.Bool                  // not read; the IO goroutine writes
+	who        atomic.Pointer[kafka.Client] // newest client id; the IO goroutine writes
+	calls      calls
+	looking    atomic.Bool   // a timer will wake the connection to look at what is unsent
+	unsent     atomic.Int64  // what the client had not taken when the IO goroutine looked last
+	delivering atomic.Int64  // what deliver has not sent yet
+	taken      chan struct{} // signalled when it has taken enough
+	dead       atomic.Bool   // failed: closing takes a moment, and nothing that comes meanwhile is taken for a request
 
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
@@ -77,6 +78,7 @@ func (s *Session) Turn(io ioConn) {
 		if s.tooMuchUnsent(io) || s.throttled() {
 			s.paused.Store(true)
 			io.Pause()
+			s.conn.Wake() // as in endData
 		}
 		return
 	}
@@ -166,7 +168,7 @@ func (s *Session) tooMuchUnsent(io ioConn) bool {
 		s.giveBack()
 		s.observeTaken()
 		s.left = 0
-		return false
+		return s.backlog() > s.srv.opts.ConnectionUnsentBytes // when that changes deliver wakes
 	}
 	now := time.Now()
 	if s.left == 0 || n < s.left {
@@ -261,7 +263,7 @@ func (s *Session) fail(err error) {
 
 // outbound is the half that leads to the client.
 //
-// One goroutine sends at a time: the IO goroutine, in flush, or whoever has made the last answer ready, in sendNow.
+// One goroutine sends at a time: the IO goroutine, in flush, or whoever has made the last answer ready, in sendNow or, with large answers, in deliver.
 type outbound struct {
 	mu      sync.Mutex
 	sending bool // somebody hands bytes to the socket; guarded by mu

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"runtime/pprof"
 	"sync"
 	"sync/atomic"
@@ -32,6 +33,8 @@ type gnetTransport struct {
 
 	mu    sync.Mutex
 	loops map[gnet.EventLoop]*gnetLoop // guarded by mu
+
+	waiting atomic.Int32 // connections with a second descriptor
 }
 
 // gnetLoop is what the connections of one event loop share.
@@ -100,11 +103,12 @@ func boundAddr(eng gnet.Engine) net.Addr {
 }
 
 func (t *gnetTransport) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
-	gc := &gnetConn{c: c, el: c.EventLoop(), remote: c.RemoteAddr(), fd: c.Fd()}
+	gc := &gnetConn{t: t, c: c, el: c.EventLoop(), remote: c.RemoteAddr(), fd: c.Fd()}
 	gc.loop = t.loop(gc)
 	if gc.s = t.srv.Open(gc, &gc.loop.arena); gc.s == nil {
 		return nil, gnet.Close
 	}
+	gc.limitUnsent(gc.s.srv.opts.ConnectionUnsentBytes)
 	c.SetContext(gc)
 	return nil, gnet.None
 }
@@ -140,7 +144,11 @@ func (t *gnetTransport) OnClose(c gnet.Conn, _ error) gnet.Action {
 	if gc, ok := c.Context().(*gnetConn); ok {
 		gc.mu.Lock()
 		gc.closed = true
+		second := gc.second
 		gc.mu.Unlock()
+		if second != nil {
+			second.Close() // who waits in Write returns
+		}
 		gc.s.Closed()
 	}
 	return gnet.None
@@ -164,6 +172,7 @@ func (t *gnetTransport) Close() error {
 
 // gnetConn is a connection. The ioConn methods belong to its loop.
 type gnetConn struct {
+	t      *gnetTransport
 	c      gnet.Conn
 	el     gnet.EventLoop
 	s      *Session
@@ -172,7 +181,8 @@ type gnetConn struct {
 	fd     int
 
 	mu     sync.Mutex
-	closed bool // its loop alone writes, under mu; gnet closes the descriptor behind OnClose
+	closed bool     // its loop alone writes, under mu; gnet closes the descriptor behind OnClose
+	second *os.File // the same socket, to wait for the client with; guarded by mu
 }
 
 // Wake runs Run on the connection's loop.

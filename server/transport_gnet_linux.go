@@ -29,6 +29,11 @@ func (gc *gnetConn) events(want uint32) {
 	_ = unix.EpollCtl(gc.loop.epoll, unix.EPOLL_CTL_MOD, gc.fd, &unix.EpollEvent{Fd: int32(gc.fd), Events: want})
 }
 
+// limitUnsent bounds what the kernel keeps of answers that could not be sent yet, beside what is on its way: otherwise it is up to tcp_wmem, 4 MiB, for each client that reads nothing.
+func (gc *gnetConn) limitUnsent(n int) {
+	_ = unix.SetsockoptInt(gc.fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, n)
+}
+
 // findEpoll looks through this process's epoll descriptors for the one that watches fd; −1 when there is none.
 func findEpoll(fd int) int {
 	const dir = "/proc/self/fd"

@@ -6,4 +6,6 @@ package server
 func (gc *gnetConn) Pause()  {}
 func (gc *gnetConn) Resume() {}
 
+func (gc *gnetConn) limitUnsent(int) {}
+
 func findEpoll(int) int { return -1 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -105,6 +106,10 @@ func (c *netConn) Wake() {
 }
 
 func (c *netConn) SendNow([]byte) int { return 0 }
+
+func (c *netConn) SendAll(ctx context.Context, p []byte, timeout time.Duration, taken func(n int)) error {
+	return sendAll(ctx, c.Conn, p, timeout, taken)
+}
 
 func (c *netConn) Close() {
 	c.Conn.Close()

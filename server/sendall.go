@@ -1,0 +1,36 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"time"
+)
+
+// lastSend is how long a client has for the rest of its answers when the server ends.
+const lastSend = 500 * time.Millisecond
+
+// waitingWriter waits in Write until it can go on, or until its deadline.
+type waitingWriter interface {
+	io.Writer
+	SetWriteDeadline(t time.Time) error
+}
+
+// sendAll is transportConn.SendAll over w.
+func sendAll(ctx context.Context, w waitingWriter, p []byte, timeout time.Duration, taken func(n int)) error {
+	defer context.AfterFunc(ctx, func() { _ = w.SetWriteDeadline(time.Now().Add(lastSend)) })()
+	for len(p) > 0 {
+		_ = w.SetWriteDeadline(time.Now().Add(timeout)) // it fails only on a closed connection, as the write does
+		if ctx.Err() != nil {                           // looked at behind the deadline, which may have undone that of AfterFunc
+			_ = w.SetWriteDeadline(time.Now().Add(lastSend))
+		}
+		n, err := w.Write(p)
+		taken(n)
+		p = p[n:]
+		if err != nil && (n == 0 || ctx.Err() != nil || !errors.Is(err, os.ErrDeadlineExceeded)) {
+			return err
+		}
+	}
+	return nil
+}
