@@ -21,6 +21,7 @@ func (b *Broker) describeLogDirs(ctx context.Context, _ *Client, kreq kmsg.Reque
 	if free, err := b.p.Free(); err == nil {
 		dir.UsableBytes = free
 	}
+	b.p.CatchUp()
 	view := b.p.View()
 	asked := make(map[string][]*catalog.Partition)
 	if req.Topics == nil {

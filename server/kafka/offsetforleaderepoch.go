@@ -11,6 +11,7 @@ import (
 func (b *Broker) offsetForLeaderEpoch(_ context.Context, _ *Client, kreq kmsg.Request) kmsg.Response {
 	req := kreq.(*kmsg.OffsetForLeaderEpochRequest)
 	resp := req.ResponseKind().(*kmsg.OffsetForLeaderEpochResponse)
+	b.p.CatchUp() // the newest epoch ends at the high watermark
 	view := b.p.View()
 	for _, rt := range req.Topics {
 		t := kmsg.NewOffsetForLeaderEpochResponseTopic()
