@@ -161,12 +161,19 @@ func (t *gnetTransport) Close() error {
 	t.closing.Store(true)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	err := t.eng.Stop(ctx)
+	stopped := make(chan struct{})
+	go func() { // Stop asks the engine to end at once, and then looks every half second whether it has
+		_ = t.eng.Stop(ctx)
+		close(stopped)
+	}()
+	var err error
 	select {
-	case <-t.ended:
+	case err = <-t.ended:
 	case <-ctx.Done():
-		err = errors.Join(err, ctx.Err())
+		err = ctx.Err()
 	}
+	cancel()
+	<-stopped
 	return err
 }
 

@@ -139,10 +139,13 @@ func (c *BenchLoad) measure(e *env, name string) error {
 	stopProgress := benchProgress(e, c.Warmup, c.Duration, "requests", l.answered)
 	err = l.run(e.ctx, c.Warmup, c.Duration)
 	stopProgress()
-	if err != nil {
+	report := newBenchReport(name, c, acks, l)
+	if err != nil { // what was measured before is worth seeing
+		if report.MeasuredS > 0 {
+			err = errors.Join(err, report.write(e.stdout, c.JSON))
+		}
 		return err
 	}
-	report := newBenchReport(name, c, acks, l)
 	if err := report.write(e.stdout, c.JSON); err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ const (
 	benchDrain = 10 * time.Second
 )
 
-// run drives all connections through warm-up and measurement. When ctx ends it stops early, and what was measured stands.
+// run drives all connections through warm-up and measurement. When ctx ends, or with the first error, it stops early, and what was measured stands.
 func (l *load) run(ctx context.Context, warmup, duration time.Duration) error {
 	defer l.close()
 	l.begin = time.Now()
@@ -48,10 +48,9 @@ func (l *load) run(ctx context.Context, warmup, duration time.Duration) error {
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
-		l.end.Store(l.now())
-		l.from.Store(min(l.from.Load(), l.end.Load()))
+		l.endNow()
 	case err = <-failed:
-		l.end.Store(0)
+		l.endNow()
 	}
 	close(over)
 	<-done
@@ -62,6 +61,11 @@ func (l *load) run(ctx context.Context, warmup, duration time.Duration) error {
 		}
 	}
 	return err
+}
+
+func (l *load) endNow() {
+	l.end.Store(l.now())
+	l.from.Store(min(l.from.Load(), l.end.Load()))
 }
 
 // now is ns since the load began.

@@ -6,7 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // TestBenchNull measures a process of its own, which stores nothing and answers all.
@@ -46,6 +49,28 @@ func TestBenchOpenLoop(t *testing.T) {
 	}
 	if r := b.mustRun(t, "", "bench", "produce", "--topic", "paced", "--rate", "200/s", "--connections", "1", "--duration", "300ms", "--warmup", "0s"); !strings.Contains(r.stdout, "sent late") {
 		t.Errorf("table: %q", r.stdout)
+	}
+}
+
+// TestBenchThatLosesTheBroker wants what was measured until then, and the exit code of a connection that broke.
+func TestBenchThatLosesTheBroker(t *testing.T) {
+	b := newBroker(t)
+	var produced atomic.Int64
+	b.ControlKey(kmsg.Produce.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+		b.KeepControl()
+		b.cutNext.Store(produced.Add(1) == 200)
+		return nil, nil, false
+	})
+	r := b.run(t, "", "bench", "produce", "--topic", "cut", "--connections", "1", "--in-flight", "1", "--duration", "1m", "--warmup", "0s", "--json")
+	var report benchReport
+	if err := json.Unmarshal([]byte(r.stdout), &report); err != nil {
+		t.Fatalf("%q: %v\n%s", r.stdout, err, r.stderr)
+	}
+	if report.Requests != 199 || report.MeasuredS <= 0 || report.MeasuredS > 60 || report.RequestsPerS == 0 || report.Unanswered != 1 {
+		t.Errorf("%+v", report)
+	}
+	if r.code != exitUnreachable || !strings.Contains(r.stderr, b.addr) {
+		t.Errorf("exit code %d: %s", r.code, r.stderr)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -123,6 +124,12 @@ func serve(ctx context.Context, s *settings, log zerolog.Logger) error {
 		}
 		defer admin.Close()
 	}
+	// Before anything is written: a server that cannot listen leaves no data directory behind.
+	l, err := net.Listen("tcp", s.Listen)
+	if err != nil {
+		return exitWith(exitFailure, fmt.Errorf("server.listen %s: %w (another server? choose another with --listen)", s.Listen, err))
+	}
+	l.Close()
 	failed := make(chan error, 2)
 	fail := func(err error) {
 		select {
@@ -148,7 +155,7 @@ func serve(ctx context.Context, s *settings, log zerolog.Logger) error {
 	}
 	srv, err := server.Start(serverOptions(s, log, cores, fail), p)
 	if err != nil {
-		return exitWith(exitFailure, errors.Join(fmt.Errorf("server.listen %s: %w (another server? choose another with --listen)", s.Listen, err), p.Close()))
+		return exitWith(exitFailure, errors.Join(fmt.Errorf("server.listen %s: %w", s.Listen, err), p.Close()))
 	}
 	srv.Metrics(reg)
 	if admin != nil {
