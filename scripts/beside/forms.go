@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -194,38 +195,51 @@ func runRaw(ctx context.Context, b *bench) error {
 	return c.flood(request(1, batchOf(64<<10)), 16, &acked)
 }
 
-// fairness puts a client at full speed beside a slow one.
+// fairnessTurns is odd, for a median.
+const fairnessTurns = 5
+
+// fairness puts a client at full speed beside a slow one, in turns with the slow one alone: a machine that is slower for a while is so for both sides of a turn, or for few turns.
 func fairness(b *bench) error {
-	alone, err := b.paced("small", 10*time.Millisecond, b.seconds)
-	if err != nil {
-		return err
+	var p99s, alones, limits, over [fairnessTurns]time.Duration
+	var rates [fairnessTurns]float64
+	for i := range over {
+		alone, err := b.paced("small", 10*time.Millisecond, b.seconds/fairnessTurns)
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		var g errgroup.Group
+		g.Go(func() error { return b.load(ctx, "large", 1, 5, 1<<20-1024) })
+		time.Sleep(time.Second) // it comes up to speed
+		with, rate, perMiB, err := b.besideLoad()
+		cancel()
+		if err := errors.Join(err, g.Wait()); err != nil {
+			return err
+		}
+		p99s[i], alones[i], rates[i] = p99(with), p99(alone), rate
+		limits[i] = (2 * (p99(alone) + perMiB)).Round(time.Microsecond)
+		over[i] = p99s[i] - limits[i]
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	var g errgroup.Group
-	g.Go(func() error { return b.load(ctx, "large", 1, 5, 1<<20-1024) })
-	time.Sleep(time.Second) // it comes up to speed
+	slices.Sort(over[:])
+	b.check(over[fairnessTurns/2] <= 0, "100 messages a second beside a client with batches of 1 MiB at %.0f MiB/s, in turns: p99 %v, alone %v, limits %v; above the limit by %v in the median",
+		rates, p99s, alones, limits, over[fairnessTurns/2])
+	return nil
+}
+
+// besideLoad lets the slow client work, and returns its latencies, MiB/s of all that is written meanwhile, and how long the flush of a MiB takes.
+func (b *bench) besideLoad() (took []time.Duration, rate float64, perMiB time.Duration, err error) {
 	before, err := b.status()
 	if err != nil {
-		return err
+		return nil, 0, 0, err
 	}
-	with, err := b.paced("small", 10*time.Millisecond, b.seconds)
-	if err != nil {
-		return err
+	begin := time.Now()
+	if took, err = b.paced("small", 10*time.Millisecond, b.seconds/fairnessTurns); err != nil {
+		return nil, 0, 0, err
 	}
 	after, err := b.status()
-	if err != nil {
-		return err
-	}
-	cancel()
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	perMiB := time.Duration((after.Flushes.Seconds - before.Flushes.Seconds) / float64(after.Flushes.Bytes-before.Flushes.Bytes) * (1 << 20) * float64(time.Second))
-	limit := 2 * (p99(alone) + perMiB)
-	b.check(p99(with) <= limit, "100 messages a second beside a client with batches of 1 MiB at %.0f MiB/s: p99 %v, alone %v, a flush of 1 MiB %v, limit %v",
-		float64(after.Watermarks.Written-before.Watermarks.Written)/(1<<20)/b.seconds.Seconds(), p99(with), p99(alone), perMiB.Round(time.Microsecond), limit.Round(time.Microsecond))
-	return nil
+	rate = float64(after.Watermarks.Written-before.Watermarks.Written) / (1 << 20) / time.Since(begin).Seconds()
+	perMiB = time.Duration((after.Flushes.Seconds - before.Flushes.Seconds) / float64(after.Flushes.Bytes-before.Flushes.Bytes) * (1 << 20) * float64(time.Second))
+	return took, rate, perMiB, err
 }
 
 // memory has ten clients offer more than the disk takes.
