@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"sync/atomic"
 	"time"
 
 	"tidemark/journal"
@@ -15,7 +16,9 @@ type Status struct {
 	LagBytes   map[string]int64 `json:"lag_bytes"` // of each stage, behind the watermark that it follows
 	Admission  StatusAdmission  `json:"admission"`
 	Journal    StatusJournal    `json:"journal"`
-	Answers    map[string]int64 `json:"answers_total"` // by level, since the start
+	Answers    map[string]int64 `json:"answers_total"`  // by level, since the start
+	Refusals   map[string]int64 `json:"refusals_total"` // likewise: refused or failed as a whole
+	Timeouts   map[string]int64 `json:"timeouts_total"` // likewise: their deadline passed
 	Pending    int64            `json:"pending_requests"`
 	Readers    int32            `json:"waiting_readers"`
 	Flushes    StatusFlushes    `json:"flushes_total"`
@@ -72,7 +75,9 @@ func (p *Pipeline) Status() Status {
 		},
 		Admission: StatusAdmission{Requests: p.admit.waiting.Load(), Bytes: p.admit.bytes.Load(), Clients: p.admit.clientCount()},
 		Journal:   StatusJournal{FirstOffset: p.journal.First(), ReadyOffset: p.journal.ReadyTo(), SegmentBytes: p.journal.SegmentBytes(), CacheBytes: p.opts.CacheBytes},
-		Answers:   make(map[string]int64),
+		Answers:   byLevel(&p.stats.answers),
+		Refusals:  byLevel(&p.stats.refusals),
+		Timeouts:  byLevel(&p.stats.timeouts),
 		Pending:   p.respond.pending.Load(),
 		Readers:   p.readers.Load(),
 		Flushes:   StatusFlushes{Count: p.stats.flushes.Load(), Bytes: p.stats.flushBytes.Load(), Seconds: float64(p.stats.flushNanos.Load()) / 1e9},
@@ -83,8 +88,13 @@ func (p *Pipeline) Status() Status {
 	if err := p.Err(); err != nil {
 		s.Failed = err.Error()
 	}
-	for level := range p.stats.answers {
-		s.Answers[qos.Level(level).String()] = p.stats.answers[level].Load()
-	}
 	return s
+}
+
+func byLevel(counts *[qos.All + 1]atomic.Int64) map[string]int64 {
+	m := make(map[string]int64, len(counts))
+	for level := range counts {
+		m[qos.Level(level).String()] = counts[level].Load()
+	}
+	return m
 }

@@ -9,11 +9,13 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
 	"golang.org/x/term"
 
 	"tidemark/pipeline"
+	"tidemark/server"
 	"tidemark/server/kafka"
 )
 
@@ -26,8 +28,8 @@ type WatchCmd struct {
 
 // Help is kong's detailed help.
 func (WatchCmd) Help() string {
-	return `Watermarks and how far each is behind the one that it follows, the consumer groups that are most behind, rates and times by level, the clients with the most requests, the queue and the
-disk: what happened since the look before. It fits a terminal of 80 columns and 24 lines. Without a terminal the looks are printed one below the other.
+	return `What is refused or throttled, watermarks and how far each is behind the one that it follows, the consumer groups that are most behind, rates and times by level, the clients with the most
+requests, the queue and the disk: what happened since the look before. It fits a terminal of 80 columns and 24 lines. Without a terminal the looks are printed one below the other.
 
 Example:
 
@@ -38,9 +40,10 @@ Example:
 // watched is one look: what /status says.
 type watched struct {
 	pipeline.Status
-	Connections int              `json:"connections"`
-	Groups      int              `json:"groups"`
-	Behind      []kafka.GroupLag `json:"groups_most_behind"`
+	Connections int                            `json:"connections"`
+	Policies    map[string]server.PolicyCounts `json:"policies"`
+	Groups      int                            `json:"groups"`
+	Behind      []kafka.GroupLag               `json:"groups_most_behind"`
 }
 
 // watchRows and watchColumns are what a look takes at most.
@@ -127,7 +130,7 @@ func draw(addr string, before, now *watched) string {
 	if now.Failed != "" {
 		line("FAILED: %s", now.Failed)
 	} else {
-		line("")
+		line("%s", troubleLine(before, now, took))
 	}
 	line("%-12s %20s %14s %14s", "WATERMARK", "OFFSET", "BEHIND", "PER SECOND")
 	for _, w := range []struct {
@@ -174,12 +177,54 @@ func groupsLine(now *watched) string {
 	if now.Groups == 0 {
 		return ""
 	}
-	s := fmt.Sprintf("groups: %d", now.Groups)
+	parts := []string{fmt.Sprintf("groups: %d", now.Groups)}
 	for i, g := range now.Behind {
 		if g.Lag == 0 || i == 3 {
 			break
 		}
-		s += fmt.Sprintf("; %.20q is %s behind (%d members)", g.Group, humanize.Comma(g.Lag), g.Members)
+		parts = append(parts, fmt.Sprintf("%.20q is %s behind (%d members)", g.Group, humanize.Comma(g.Lag), g.Members))
+	}
+	return fitting(parts)
+}
+
+// troubleLine says what was not done for clients: requests that were refused or late, and the policies that made most clients wait.
+func troubleLine(before, now *watched, took float64) string {
+	var parts []string
+	count := func(what string, before, now map[string]int64) {
+		n := int64(0)
+		for level := range now {
+			n += max(now[level]-before[level], 0)
+		}
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%s: %s requests/s", what, humanize.CommafWithDigits(float64(n)/took, 1)))
+		}
+	}
+	count("refused", before.Refusals, now.Refusals)
+	count("past their deadline", before.Timeouts, now.Timeouts)
+	var policies []movedRow
+	for name, c := range now.Policies {
+		if n := c.Throttled - before.Policies[name].Throttled; n > 0 {
+			policies = append(policies, movedRow{name: name, count: n})
+		}
+	}
+	slices.SortFunc(policies, byCount)
+	for _, p := range policies {
+		parts = append(parts, fmt.Sprintf("policy %.20q throttles %s requests/s", p.name, humanize.CommafWithDigits(float64(p.count)/took, 1)))
+	}
+	return fitting(parts)
+}
+
+// fitting joins as many parts as go on a line.
+func fitting(parts []string) string {
+	s := ""
+	for i, p := range parts {
+		if i > 0 {
+			p = "; " + p
+		}
+		if utf8.RuneCountInString(s)+utf8.RuneCountInString(p) > watchColumns {
+			break
+		}
+		s += p
 	}
 	return s
 }
@@ -209,8 +254,13 @@ func moved(before, now map[string]pipeline.StatusLatency, n int) []movedRow {
 			rows = append(rows, r)
 		}
 	}
-	slices.SortFunc(rows, func(a, b movedRow) int { return cmp.Or(cmp.Compare(b.count, a.count), cmp.Compare(a.name, b.name)) })
+	slices.SortFunc(rows, byCount)
 	return rows[:min(len(rows), n)]
+}
+
+// byCount sorts the larger first.
+func byCount(a, b movedRow) int {
+	return cmp.Or(cmp.Compare(b.count, a.count), cmp.Compare(a.name, b.name))
 }
 
 func perSecond(r movedRow, took float64) string {

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"tidemark/pipeline"
+	"tidemark/server"
 	"tidemark/server/kafka"
 )
 
@@ -19,6 +20,8 @@ func looks(t *testing.T) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		n++
 		one := watched{Connections: 12, Groups: 3, Behind: []kafka.GroupLag{{Group: "billing", Members: 2, Lag: 12_345}, {Group: "audit"}}}
+		one.Refusals, one.Timeouts = map[string]int64{"persistence": 5 * n, "all": 7 * n}, map[string]int64{"all": 4}
+		one.Policies = map[string]server.PolicyCounts{"idle": {Throttled: 9}, "orders": {Throttled: 40 * n}, strings.Repeat("long ", 20): {Throttled: 30 * n}}
 		one.UptimeS, one.Epoch = float64(100+n), 3
 		one.Watermarks.Written, one.Watermarks.Flushed = 1<<40, 1<<40-2<<20
 		one.Watermarks.Applied = 1 << 39
@@ -57,7 +60,7 @@ func TestWatch(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		"up 1m42s  epoch 3", "12 connections", "flushed             1099509530624        2.0 MiB", "persistence                           1,000     0.016 ms     0.032 ms",
+		"up 1m42s  epoch 3", "\nrefused: 12 requests/s; policy \"orders\" throttles 40 requests/s\n", "12 connections", "flushed             1099509530624        2.0 MiB", "persistence                           1,000     0.016 ms     0.032 ms",
 		`groups: 3; "billing" is 12,345 behind (2 members)`, `"\x1b[31mred"                             7`, "disk: 100 flushes/s of 1.0 MiB and 1.00 ms",
 	} {
 		if !strings.Contains(second, want) {
