@@ -137,21 +137,29 @@ type outgoing struct {
 	since  time.Duration // when the first of it was ready
 }
 
-// buffers appends what leaves to bufs, in order, and returns how many bytes that is.
-func (out *outgoing) buffers(bufs [][]byte) (_ [][]byte, total int) {
+// bytes is how many leave.
+func (out *outgoing) bytes() int {
+	n := len(out.small)
+	for i := range out.pieces {
+		n += len(out.pieces[i].bytes)
+	}
+	return n
+}
+
+// buffers appends what leaves to bufs, in order.
+func (out *outgoing) buffers(bufs [][]byte) [][]byte {
 	from := 0
 	for _, p := range out.pieces {
 		if p.after > from {
 			bufs = append(bufs, out.small[from:p.after])
 		}
 		bufs = append(bufs, p.bytes)
-		total += len(p.bytes)
 		from = p.after
 	}
 	if from < len(out.small) {
 		bufs = append(bufs, out.small[from:])
 	}
-	return bufs, total + len(out.small)
+	return bufs
 }
 
 // take begins a sending: what it returns is the caller's until sent. o.mu is held.
@@ -175,7 +183,7 @@ func (o *outbound) sent(out outgoing, behind bool) (again bool) {
 	return again
 }
 
-// flush hands everything that can leave to the transport. It returns false when the connection is lost. IO goroutine.
+// flush hands everything that can leave to the transport, or to a goroutine that sends large answers. It returns false when the connection is lost. IO goroutine.
 func (s *Session) flush(io ioConn) bool {
 	o := &s.out
 	o.mu.Lock()
@@ -194,10 +202,14 @@ func (s *Session) flush(io ioConn) bool {
 		s.refund(done)
 		return true
 	}
+	large := len(o.pieces) > 0 && !o.behind
 	out := o.take()
 	o.mu.Unlock()
 	s.refund(done)
-	bufs, total := out.buffers(s.bufs[:0])
+	if large && s.goLarge(out) {
+		return true
+	}
+	bufs, total := out.buffers(s.bufs[:0]), out.bytes()
 	// The memory that answers are made in is given back when the client has taken them: what all of them together hold is bounded.
 	for i := range out.pieces {
 		if out.pieces[i].release != nil {
@@ -266,7 +278,7 @@ func (s *Session) sendNow() bool {
 	return whole && !again
 }
 
-// deliver is Wake for who may wait: it sends large answers too, and returns when the client has taken them, so that they keep no IO goroutine from its other connections (ADR 14).
+// deliver is Wake for who may wait: it sends large answers too, and returns when the client has taken them.
 func (s *Session) deliver() {
 	o := &s.out
 	o.mu.Lock()
@@ -277,10 +289,31 @@ func (s *Session) deliver() {
 	}
 	out := o.take()
 	o.mu.Unlock()
-	bufs, total := out.buffers(nil)
-	s.delivering.Store(int64(total))
+	s.delivering.Store(int64(out.bytes()))
+	s.sendLarge(out)
+}
+
+// goLarge has a goroutine of its own send what was taken; false: the server ends.
+func (s *Session) goLarge(out outgoing) bool {
+	s.delivering.Store(int64(out.bytes()))
+	if s.srv.goCall(func() { s.sendLarge(out) }) {
+		return true
+	}
+	s.delivering.Store(0)
+	return false
+}
+
+// sendLarge sends what was taken and waits for the client, so that a large answer keeps no IO goroutine from its other connections (ADR 14).
+func (s *Session) sendLarge(out outgoing) {
+	o := &s.out
+	o.mu.Lock()
+	shared := o.shared
+	o.mu.Unlock()
+	if shared || s.paused.Load() { // an answer may be what it waits for, or another connection of its client
+		s.conn.Wake()
+	}
 	var err error
-	for _, b := range bufs {
+	for _, b := range out.buffers(nil) {
 		if err = s.conn.SendAll(s.ctx, b, s.srv.opts.SendTimeout, func(n int) { s.delivering.Add(-int64(n)) }); err != nil {
 			break
 		}
@@ -303,12 +336,13 @@ func (s *Session) deliver() {
 	o.mu.Lock()
 	again := o.sent(out, false) || o.shared
 	o.mu.Unlock()
+	s.hasTaken()
 	if again || s.paused.Load() {
 		s.conn.Wake()
 	}
 }
 
-// backlog is what deliver has not sent yet, and what was laid out behind it: bytes.
+// backlog is what sendLarge has not sent yet, and what was laid out behind it: bytes.
 func (s *Session) backlog() int {
 	n := int(s.delivering.Load())
 	if n == 0 {
@@ -317,11 +351,7 @@ func (s *Session) backlog() int {
 	o := &s.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	n += len(o.small)
-	for i := range o.pieces {
-		n += len(o.pieces[i].bytes)
-	}
-	return n
+	return n + o.bytes()
 }
 
 // putBack lays all but the first n bytes of what was to be sent before what was laid out since. o.mu is held.

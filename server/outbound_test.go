@@ -95,6 +95,7 @@ func TestRestGoesBeforeWhatCameSince(t *testing.T) {
 	o.putBack(&out, 1)
 	o.sent(out, false)
 	s.flush(conn)
+	s.srv.calls.Wait()
 	conn.take()
 	if got, want := string(conn.stream), "bcd"+string(large)+"e"; got != want {
 		t.Errorf("%d bytes left, beginning with %.8q; want %d, beginning with %.8q", len(got), got, len(want), want)
@@ -144,6 +145,35 @@ func TestWhatWaitsBehindALargeAnswer(t *testing.T) {
 	}
 }
 
+// A large answer that had to wait for a small one before it does not go through the IO goroutine either, and a connection that is paused is looked at when its answer begins to leave.
+func TestLargeAnswerBehindASmallOne(t *testing.T) {
+	conn := &waitingConn{began: make(chan struct{}), goOn: make(chan error)}
+	conn.wake = make(chan struct{}, 1)
+	s := &Session{srv: &Server{opts: Options{SendTimeout: time.Hour, ConnectionUnsentBytes: 1 << 20}}, conn: conn, taken: make(chan struct{}, 1), ctx: t.Context()}
+	s.out.now = func() time.Duration { return 0 }
+	large := bytes.Repeat([]byte("L"), copyBelow+1)
+	if s.out.complete(1, 1, answered{piece: piece{bytes: large}}) {
+		t.Error("it is not its turn")
+	}
+	s.paused.Store(true)
+	if s.out.complete(0, 1, answered{piece: piece{bytes: []byte("small")}}) {
+		s.Wake()
+	}
+	<-conn.wake
+	s.flush(conn) // does not wait
+	<-conn.began
+	<-conn.wake
+	if n := s.backlog(); n != len("small")+len(large) {
+		t.Errorf("%d bytes are not sent", n)
+	}
+	conn.goOn <- nil
+	conn.goOn <- nil
+	s.srv.calls.Wait()
+	if got := string(conn.stream); got != "small"+string(large) {
+		t.Errorf("%d bytes left, beginning with %.8q", len(got), got)
+	}
+}
+
 // An answer that left in part is the last that a client gets.
 func TestNothingFollowsPartOfAnAnswer(t *testing.T) {
 	conn := &waitingConn{began: make(chan struct{}), goOn: make(chan error)}
@@ -174,13 +204,14 @@ func TestNothingFollowsPartOfAnAnswer(t *testing.T) {
 // waitingConn is a socket that takes all but large answers, for which it waits.
 type waitingConn struct {
 	stingyConn
+	once   sync.Once
 	began  chan struct{}
 	goOn   chan error
 	closed bool
 }
 
 func (c *waitingConn) SendAll(_ context.Context, p []byte, _ time.Duration, taken func(n int)) error {
-	close(c.began)
+	c.once.Do(func() { close(c.began) })
 	if err := <-c.goOn; err != nil {
 		return err
 	}

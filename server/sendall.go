@@ -19,16 +19,20 @@ type waitingWriter interface {
 
 // sendAll is transportConn.SendAll over w.
 func sendAll(ctx context.Context, w waitingWriter, p []byte, timeout time.Duration, taken func(n int)) error {
+	progress := time.Now()
 	defer context.AfterFunc(ctx, func() { _ = w.SetWriteDeadline(time.Now().Add(lastSend)) })()
 	for len(p) > 0 {
-		_ = w.SetWriteDeadline(time.Now().Add(timeout)) // it fails only on a closed connection, as the write does
-		if ctx.Err() != nil {                           // looked at behind the deadline, which may have undone that of AfterFunc
+		_ = w.SetWriteDeadline(time.Now().Add(timeout / 8)) // it fails only on a closed connection, as the write does
+		if ctx.Err() != nil {                               // looked at behind the deadline, which may have undone that of AfterFunc
 			_ = w.SetWriteDeadline(time.Now().Add(lastSend))
 		}
 		n, err := w.Write(p)
-		taken(n)
-		p = p[n:]
-		if err != nil && (n == 0 || ctx.Err() != nil || !errors.Is(err, os.ErrDeadlineExceeded)) {
+		if n > 0 {
+			taken(n)
+			p = p[n:]
+			progress = time.Now()
+		}
+		if err != nil && (!errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil || time.Since(progress) >= timeout) {
 			return err
 		}
 	}

@@ -50,8 +50,13 @@ func (gc *gnetConn) dup() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	gc.second = os.NewFile(uintptr(fd), "connection")
-	return gc.second, nil
+	f := os.NewFile(uintptr(fd), "connection")
+	if err := f.SetWriteDeadline(time.Time{}); err != nil { // Go's poller did not take it
+		f.Close()
+		return nil, err
+	}
+	gc.second = f
+	return f, nil
 }
 
 func (gc *gnetConn) forget(f *os.File) {
@@ -67,7 +72,10 @@ type pollingWriter struct {
 	deadline atomic.Int64 // nanoseconds of Unix time
 }
 
-const pollPause = 5 * time.Millisecond
+const (
+	pollPause    = 5 * time.Millisecond
+	pollPauseMax = 80 * time.Millisecond // of a client that takes nothing
+)
 
 func (w *pollingWriter) SetWriteDeadline(t time.Time) error {
 	w.deadline.Store(t.UnixNano())
@@ -75,8 +83,11 @@ func (w *pollingWriter) SetWriteDeadline(t time.Time) error {
 }
 
 func (w *pollingWriter) Write(p []byte) (n int, err error) {
-	for {
-		n += w.gc.SendNow(p[n:])
+	for pause := pollPause; ; pause = min(2*pause, pollPauseMax) {
+		if more := w.gc.SendNow(p[n:]); more > 0 {
+			n += more
+			pause = pollPause
+		}
 		switch {
 		case n == len(p):
 			return n, nil
@@ -85,7 +96,7 @@ func (w *pollingWriter) Write(p []byte) (n int, err error) {
 		case time.Now().UnixNano() > w.deadline.Load():
 			return n, os.ErrDeadlineExceeded
 		}
-		time.Sleep(pollPause)
+		time.Sleep(pause)
 	}
 }
 

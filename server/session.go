@@ -47,7 +47,7 @@ type Session struct {
 	calls      calls
 	looking    atomic.Bool   // a timer will wake the connection to look at what is unsent
 	unsent     atomic.Int64  // what the client had not taken when the IO goroutine looked last
-	delivering atomic.Int64  // what deliver has not sent yet
+	delivering atomic.Int64  // what sendLarge has not sent yet
 	taken      chan struct{} // signalled when it has taken enough
 	dead       atomic.Bool   // failed: closing takes a moment, and nothing that comes meanwhile is taken for a request
 
@@ -155,20 +155,17 @@ func (s *Session) mustPause(io ioConn) bool {
 // tooMuchUnsent says whether the client leaves too much unread. No transport tells when that changes, so a timer, one at a time, has the IO goroutine look again, also while answers' memory is held. A client that takes nothing
 // for SendTimeout is closed: what it holds is taken from the others.
 func (s *Session) tooMuchUnsent(io ioConn) bool {
-	n := io.Unsent()
-	s.unsent.Store(int64(n))
-	much := n > s.srv.opts.ConnectionUnsentBytes
+	n, backlog := io.Unsent(), s.backlog()
+	s.unsent.Store(int64(n + backlog))
+	much := n+backlog > s.srv.opts.ConnectionUnsentBytes
 	if !much {
-		select {
-		case s.taken <- struct{}{}:
-		default:
-		}
+		s.hasTaken()
 	}
 	if n == 0 {
 		s.giveBack()
 		s.observeTaken()
 		s.left = 0
-		return s.backlog() > s.srv.opts.ConnectionUnsentBytes // when that changes deliver wakes
+		return much // sendLarge wakes when it is done
 	}
 	now := time.Now()
 	if s.left == 0 || n < s.left {
@@ -188,6 +185,14 @@ func (s *Session) tooMuchUnsent(io ioConn) bool {
 		})
 	}
 	return much
+}
+
+// hasTaken lets the next call be answered, if it waits for that.
+func (s *Session) hasTaken() {
+	select {
+	case s.taken <- struct{}{}:
+	default:
+	}
 }
 
 // observeTaken adds the time of answers up that the client has taken.
@@ -263,7 +268,7 @@ func (s *Session) fail(err error) {
 
 // outbound is the half that leads to the client.
 //
-// One goroutine sends at a time: the IO goroutine, in flush, or whoever has made the last answer ready, in sendNow or, with large answers, in deliver.
+// One goroutine sends at a time: the IO goroutine, in flush, whoever has made the last answer ready, in sendNow, or, with large answers, a goroutine that may wait, in sendLarge.
 type outbound struct {
 	mu      sync.Mutex
 	sending bool // somebody hands bytes to the socket; guarded by mu
