@@ -69,10 +69,7 @@ func TestWaitingResponsesAreInTheBudget(t *testing.T) {
 func TestUnreadAnswers(t *testing.T) {
 	each(t, func(t *testing.T, n *node) {
 		other := n.dial(t)
-		other.create("t", 1)
-		for range 160 {
-			other.produce("t", 0, -1, values(strings.Repeat("x", 100_000)))
-		}
+		other.fill(160, 100_000)
 		const clients = 6
 		const fetches = 16
 		before := heapMiB()

@@ -306,10 +306,7 @@ func (s *slowly) read(t *testing.T, p []byte) {
 func TestClientThatNeverReads(t *testing.T) {
 	each(t, func(t *testing.T, n *node) {
 		other := n.dial(t)
-		other.create("t", 1)
-		for range 40 {
-			other.produce("t", 0, -1, values(strings.Repeat("x", 100_000)))
-		}
+		other.fill(40, 100_000)
 		c := n.dial(t)
 		c.NetConn().(*net.TCPConn).SetReadBuffer(256 << 10)
 		fetch := c.AppendRequest(nil, fetchFrom("t", 0, 0), 1)
@@ -338,10 +335,7 @@ func TestClientThatNeverReads(t *testing.T) {
 func TestDrainPastAClientThatNeverReads(t *testing.T) {
 	each(t, func(t *testing.T, n *node) {
 		c := n.dial(t)
-		c.create("t", 1)
-		for range 100 {
-			c.produce("t", 0, -1, values(strings.Repeat("x", 100_000)))
-		}
+		c.fill(100, 100_000)
 		c.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
 		c.send(fetchFrom("t", 0, 0))
 		var session *Session
@@ -363,10 +357,7 @@ func TestDrainPastAClientThatNeverReads(t *testing.T) {
 func TestClientsThatTakeNothingAreClosed(t *testing.T) {
 	each(t, func(t *testing.T, n *node) {
 		good := n.dial(t)
-		good.create("t", 1)
-		for range 24 {
-			good.produce("t", 0, -1, values(strings.Repeat("x", testMessageMax/2)))
-		}
+		good.fill(24, testMessageMax/2)
 		for range 12 {
 			c := n.dial(t)
 			c.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)

@@ -209,16 +209,12 @@ func (s *Session) flush(io ioConn) bool {
 	if large && s.goLarge(out) {
 		return true
 	}
-	bufs, total := out.buffers(s.bufs[:0]), out.bytes()
+	bufs := out.buffers(s.bufs[:0])
 	// The memory that answers are made in is given back when the client has taken them: what all of them together hold is bounded.
 	for i := range out.pieces {
 		if out.pieces[i].release != nil {
 			s.held = append(s.held, out.pieces[i].release)
 		}
-	}
-	much := total > s.srv.opts.ConnectionUnsentBytes
-	if much {
-		s.unsent.Store(int64(total)) // for as long as Send blocks
 	}
 	err := io.Send(bufs)
 	behind := err == nil && io.Unsent() > 0
@@ -227,7 +223,7 @@ func (s *Session) flush(io ioConn) bool {
 	} else {
 		s.observeSent(&out)
 	}
-	if much || len(s.held) > 0 || len(s.later) > 0 {
+	if behind || len(s.held) > 0 || len(s.later) > 0 {
 		s.tooMuchUnsent(io)
 	}
 	clear(bufs)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -237,6 +238,15 @@ func (c *client) produce(topic string, partition int32, acks int16, records []by
 		c.t.Fatalf("produce to %s-%d at acks %d: error %d", topic, partition, acks, got.ErrorCode)
 	}
 	return got.BaseOffset
+}
+
+// fill makes topic t with one partition and produces n batches of size bytes to it.
+func (c *client) fill(n, size int) {
+	c.t.Helper()
+	c.create("t", 1)
+	for range n {
+		c.produce("t", 0, -1, values(strings.Repeat("x", size)))
+	}
 }
 
 // produced takes the answers to n pipelined requests of produceTo, sent by a goroutine of their own: in order, without an error, at offsets that ascend. It may be called from any goroutine.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"runtime/pprof"
 	"sync"
 	"time"
@@ -124,17 +123,14 @@ func (c *netConn) Close() {
 
 func (c *netConn) RemoteAddr() net.Addr { return c.Conn.RemoteAddr() }
 
-// Send blocks until the kernel has all of it, or has taken nothing for SendTimeout.
+// Send blocks until the kernel has all of it, or has taken nothing for SendTimeout. Large answers come to SendAll, so there is mostly one of bufs.
 func (c *netConn) Send(bufs [][]byte) error {
-	v := net.Buffers(bufs)
-	for {
-		_ = c.Conn.SetWriteDeadline(time.Now().Add(c.s.srv.opts.SendTimeout)) // it fails only on a closed connection, as the write does
-		n, err := v.WriteTo(c.Conn)
-		if n > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-			continue
+	for _, b := range bufs {
+		if err := c.SendAll(c.s.ctx, b, c.s.srv.opts.SendTimeout, func(int) {}); err != nil {
+			return err
 		}
-		return err
 	}
+	return nil
 }
 
 func (c *netConn) Unsent() int { return 0 }

@@ -141,7 +141,7 @@ func (c *BenchLoad) measure(e *env, name string) error {
 	stopProgress()
 	report := newBenchReport(name, c, acks, l)
 	if err != nil { // what was measured before is worth seeing
-		if report.MeasuredS > 0 {
+		if report.Requests > 0 {
 			err = errors.Join(err, report.write(e.stdout, c.JSON))
 		}
 		return err

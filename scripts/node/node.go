@@ -158,6 +158,12 @@ func (n *Node) Resident() int64 { return n.status("VmRSS:") }
 // ResidentPeak is the most that it has held.
 func (n *Node) ResidentPeak() int64 { return n.status("VmHWM:") }
 
+// Descriptors is how many the process has open.
+func (n *Node) Descriptors() (int, error) {
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", n.PID()))
+	return len(open), err
+}
+
 // status is one of the sizes in /proc/PID/status, bytes.
 func (n *Node) status(name string) int64 {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.cmd.Process.Pid))

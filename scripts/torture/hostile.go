@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -138,7 +137,7 @@ func (r *run) beyondDescriptors(binary string) error {
 			if err := good.oneOn(ctx, conn); err != nil {
 				return fmt.Errorf("the good client, beside %d connections: %w", i, err)
 			}
-			open, err := descriptors(n)
+			open, err := n.Descriptors()
 			if err != nil {
 				return err
 			}
@@ -178,7 +177,7 @@ func (r *run) inTurns(n *node.Node, good *client, bad *badClients, stretch time.
 		if err != nil {
 			return t, err
 		}
-		open, err := descriptors(n)
+		open, err := n.Descriptors()
 		if err != nil {
 			return t, err
 		}
@@ -201,7 +200,7 @@ func (r *run) inTurns(n *node.Node, good *client, bad *badClients, stretch time.
 		}
 		t.alone[i], t.p99[i], t.longest = p99(alone), p99(with), max(t.longest, with[len(with)-1].Round(time.Microsecond))
 		for end := time.Now().Add(clientTimeout); ; time.Sleep(10 * time.Millisecond) { // until the server has seen them go
-			now, err := descriptors(n)
+			now, err := n.Descriptors()
 			if err != nil {
 				return t, err
 			}
@@ -228,12 +227,6 @@ func (t *turns) over() time.Duration {
 
 func p99(ascending []time.Duration) time.Duration {
 	return ascending[len(ascending)*99/100].Round(time.Microsecond)
-}
-
-// descriptors is how many the process has open.
-func descriptors(n *node.Node) (int, error) {
-	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", n.PID()))
-	return len(open), err
 }
 
 // latencies writes one record after the other for a while.
