@@ -223,6 +223,19 @@ func (p *Pipeline) Available(part *catalog.Partition, from, to journal.LogicalOf
 	return p.index.Bytes(part.ID, from, limit)
 }
 
+// NextBatch is the size of the batch of part that holds logical offset from, or the next one behind it, if that is below to; 0: there is none.
+func (p *Pipeline) NextBatch(part *catalog.Partition, from, to journal.LogicalOffset) int {
+	if from >= to {
+		return 0
+	}
+	var buf [1]index.Entry
+	es, err := p.index.Find(part.ID, from, 1, buf[:0])
+	if err != nil || len(es) == 0 {
+		return 0
+	}
+	return int(es[0].Bytes)
+}
+
 // BatchAtTime returns the first batch of part that holds a record of time ms or later, at or behind log start; nil when there is none.
 func (p *Pipeline) BatchAtTime(part *catalog.Partition, ms int64) ([]byte, error) {
 	e, ok, err := p.index.FindTime(part.ID, ms)

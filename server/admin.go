@@ -89,10 +89,11 @@ func (a *Admin) status(w http.ResponseWriter, _ *http.Request) {
 	err := writeJSON(w, struct {
 		pipeline.Status
 		Connections int                     `json:"connections"`
+		FetchMemory kafka.FetchMemory       `json:"fetch_memory"`
 		Policies    map[string]PolicyCounts `json:"policies"`
 		Groups      int                     `json:"groups"`
 		Behind      []kafka.GroupLag        `json:"groups_most_behind"`
-	}{s.pipeline.Status(), s.Connections(), s.policyCounts(), groups, behind})
+	}{s.pipeline.Status(), s.Connections(), s.broker.FetchMemory(), s.policyCounts(), groups, behind})
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	}

@@ -361,7 +361,7 @@ func TestClientsThatTakeNothingAreClosed(t *testing.T) {
 		for range 12 {
 			c := n.dial(t)
 			c.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
-			for range 8 {
+			for range 64 {
 				c.send(fetchFrom("t", 0, 0))
 			}
 		}
@@ -373,5 +373,43 @@ func TestClientsThatTakeNothingAreClosed(t *testing.T) {
 		}
 	}, func(c *config) {
 		c.server.SendTimeout, c.server.Kafka.FetchMemoryBytes = 300*time.Millisecond, 8<<20
+	})
+}
+
+// Clients that take nothing leave memory for the answers of those that do.
+func TestClientsThatTakeNothingLeaveMemory(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		good := n.dial(t)
+		good.fill(400, 20_000)
+		const idle = 40
+		for range idle {
+			c := n.dial(t)
+			c.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
+			for range 200 { // more than the system keeps for it
+				c.send(fetchFrom("t", 0, 0))
+			}
+		}
+		stuck := func() (k int) {
+			n.srv.mu.Lock()
+			defer n.srv.mu.Unlock()
+			for s := range n.srv.open {
+				if s.delivering.Load() > 0 {
+					k++
+				}
+			}
+			return k
+		}
+		eventually(t, "answers to all of them are stuck", func() bool { return stuck() == idle })
+		if m := n.srv.broker.FetchMemory(); m.Bytes >= m.Limit || m.Waiting > 0 {
+			t.Errorf("%+v", m)
+		}
+		if got := len(good.read("t", 0)); got != 400 {
+			t.Errorf("%d records", got)
+		}
+		if got := stuck(); got != idle {
+			t.Errorf("%d of %d answers are still stuck", got, idle)
+		}
+	}, func(c *config) {
+		c.server.SendTimeout, c.server.Kafka.FetchMemoryBytes = time.Hour, 8<<20
 	})
 }

@@ -9,8 +9,12 @@ import (
 
 // Metrics registers everything that the endpoint counts.
 func (s *Server) Metrics(reg prometheus.Registerer) {
-	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tidemark_server_open_connections", Help: "Open client connections."},
-		func() float64 { return float64(s.Connections()) }))
+	gauge := func(name, help string, v func() float64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, v))
+	}
+	gauge("tidemark_server_open_connections", "Open client connections.", func() float64 { return float64(s.Connections()) })
+	gauge("tidemark_server_fetch_memory_bytes", "Memory of Fetch answers that are being made or sent.", func() float64 { return float64(s.broker.FetchMemory().Bytes) })
+	gauge("tidemark_server_waiting_fetches", "Fetch answers that wait for memory.", func() float64 { return float64(s.broker.FetchMemory().Waiting) })
 	count := func(name, help string, v *atomic.Int64) {
 		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(v.Load()) }))
 	}

@@ -69,7 +69,7 @@ func start(t *testing.T, transport string, opts ...option) *node {
 			Listen: "127.0.0.1:0", Transport: transport, Loops: 2,
 			Kafka: kafka.Config{
 				Acks: qos.DefaultAcks, AutoCreate: true, DefaultPartitions: 2, MaxMessageBytes: testMessageMax, RequestMaxBytes: testRequestMax,
-				FetchMaxBytes: testFetchMax, FetchMemoryBytes: 64 << 20, CommandTimeout: patience,
+				FetchMaxBytes: testFetchMax, FetchMemoryBytes: 16 * testFetchMax, CommandTimeout: patience,
 				Group: kafka.GroupConfig{Heartbeat: 50 * time.Millisecond, Session: time.Minute, MinSession: time.Millisecond, MaxSession: time.Hour, Members: 100, MemoryBytes: 16 << 20, OffsetRetention: time.Hour},
 				Txn:   kafka.TxnConfig{MaxTimeout: time.Hour, Expiry: time.Hour},
 			},

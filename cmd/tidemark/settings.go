@@ -94,8 +94,8 @@ func (s *settings) rows() []settingRow {
 
 		{"request.max", &s.RequestMax, "0", 0, gib, "the largest request; 0: the smaller of 16 MiB and half of frame.max"},
 		{"max.message.bytes", &s.MaxMessageBytes, "1048588", 61, gib, "the largest record batch of a topic that says nothing else"},
-		{"fetch.max.bytes", &s.FetchMaxBytes, "16MiB", kib, gib, "the largest Fetch answer; one whole batch is sent in any case"},
-		{"fetch.memory.bytes", &s.FetchMemoryBytes, "64MiB", mib, 16 * gib, "all Fetch answers that are being made or sent"},
+		{"fetch.max.bytes", &s.FetchMaxBytes, "16MiB", kib, gib, "the largest Fetch answer, if fetch.memory.bytes allows it; one whole batch is sent in any case"},
+		{"fetch.memory.bytes", &s.FetchMemoryBytes, "64MiB", mib, 16 * gib, "all Fetch answers that are being made or sent; one gets a sixteenth of what is free, at least a batch"},
 		{"connection.inflight.bytes", &s.InFlightBytes, "16MiB", 64 * kib, gib, "requests of one connection that are not answered; past it the connection is not read"},
 		{"connection.unsent.bytes", &s.UnsentBytes, "1MiB", 64 * kib, gib, "responses of one connection that its client has not taken; past it the connection is not read"},
 

@@ -41,6 +41,7 @@ Example:
 type watched struct {
 	pipeline.Status
 	Connections int                            `json:"connections"`
+	FetchMemory kafka.FetchMemory              `json:"fetch_memory"`
 	Policies    map[string]server.PolicyCounts `json:"policies"`
 	Groups      int                            `json:"groups"`
 	Behind      []kafka.GroupLag               `json:"groups_most_behind"`
@@ -187,7 +188,7 @@ func groupsLine(now *watched) string {
 	return fitting(parts)
 }
 
-// troubleLine says what was not done for clients: requests that were refused or late, and the policies that made most clients wait.
+// troubleLine says what was not done for clients: requests that were refused or late, fetches that wait for memory, and the policies that made most clients wait.
 func troubleLine(before, now *watched, took float64) string {
 	var parts []string
 	count := func(what string, before, now map[string]int64) {
@@ -201,6 +202,9 @@ func troubleLine(before, now *watched, took float64) string {
 	}
 	count("refused", before.Refusals, now.Refusals)
 	count("past their deadline", before.Timeouts, now.Timeouts)
+	if m := now.FetchMemory; m.Waiting > 0 {
+		parts = append(parts, fmt.Sprintf("%d fetches wait for memory, %s are held", m.Waiting, size(float64(m.Bytes))))
+	}
 	var policies []movedRow
 	for name, c := range now.Policies {
 		if n := c.Throttled - before.Policies[name].Throttled; n > 0 {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"golang.org/x/sync/semaphore"
 
 	"tidemark/catalog"
 	"tidemark/pipeline"
@@ -41,8 +40,8 @@ type Broker struct {
 	p      *pipeline.Pipeline
 	nodeID int32
 
-	fetchMemory *semaphore.Weighted // bytes
-	rotate      atomic.Uint32       // where the next Fetch begins, so that no partition starves
+	fetchMemory *fetchMemory
+	rotate      atomic.Uint32 // where the next Fetch begins, so that no partition starves
 	quotas      *qos.Quotas
 	groups      *group.Coordinator
 
@@ -53,7 +52,7 @@ type Broker struct {
 
 // New makes a broker over a running pipeline.
 func New(cfg Config, p *pipeline.Pipeline) *Broker {
-	b := &Broker{cfg: cfg, p: p, nodeID: p.Meta().NodeID, fetchMemory: semaphore.NewWeighted(cfg.FetchMemoryBytes), quotas: qos.NewQuotas()}
+	b := &Broker{cfg: cfg, p: p, nodeID: p.Meta().NodeID, fetchMemory: newFetchMemory(cfg.FetchMemoryBytes), quotas: qos.NewQuotas()}
 	b.groups = b.newCoordinator()
 	return b
 }

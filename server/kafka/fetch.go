@@ -82,13 +82,19 @@ func (b *Broker) fetchBounded(ctx context.Context, c *Client, req *kmsg.FetchReq
 	b.fetchWait(ctx, req, parts)
 	begin := b.p.Now()
 	limit := b.fetchAllowance(c, parts, min(int(max(req.MaxBytes, 0)), b.cfg.FetchMaxBytes))
-	// A batch may be larger than the limit and is sent whole, so that is what one answer may take.
-	need := int64(min(limit, b.fetchSize(parts, limit)))
-	need = min(need+int64(b.cfg.MaxMessageBytes), b.cfg.FetchMemoryBytes)
-	if err := b.fetchMemory.Acquire(ctx, need); err != nil {
+	least := b.fetchLeast(parts)
+	held, ok := b.fetchMemory.take(ctx, int64(least), int64(max(least, b.fetchSize(parts, limit))))
+	if !ok {
 		return resp, nothing
 	}
-	resp.data = b.fetchRead(req, parts, min(limit, int(need))) // what came while it waited for memory is for the next fetch
+	resp.data = b.fetchRead(req, parts, min(limit, int(held))) // what came while it waited for memory is for the next fetch
+	used := int64(0)
+	for i := range parts {
+		used += int64(len(parts[i].resp.RecordBatches))
+	}
+	if used != held {
+		b.fetchMemory.give(held - used)
+	}
 	for i := range parts {
 		if len(parts[i].resp.RecordBatches) > 0 {
 			resp.Topic = parts[i].part.Topic
@@ -98,7 +104,7 @@ func (b *Broker) fetchBounded(ctx context.Context, c *Client, req *kmsg.FetchReq
 	resp.Took = b.p.Now() - begin
 	resp.ThrottleMillis = throttleMillis(b.chargeFetch(c, parts))
 	var once sync.Once
-	return resp, func() { once.Do(func() { b.fetchMemory.Release(need) }) }
+	return resp, func() { once.Do(func() { b.fetchMemory.give(used) }) }
 }
 
 // fetchParts resolves and checks every partition, and lays the response's skeleton out in the request's order.
@@ -197,6 +203,17 @@ func (b *Broker) fetchSize(parts []fetchPart, limit int) int {
 	for i := range parts {
 		if fp := &parts[i]; fp.part != nil && n < limit {
 			n += b.p.Available(fp.part, fp.from, fp.end(), min(limit-n, int(max(fp.req.PartitionMaxBytes, 1))))
+		}
+	}
+	return n
+}
+
+// fetchLeast is what the largest of the batches that come next takes: one of them is sent whole in any case.
+func (b *Broker) fetchLeast(parts []fetchPart) int {
+	n := 0
+	for i := range parts {
+		if fp := &parts[i]; fp.part != nil {
+			n = max(n, b.p.NextBatch(fp.part, fp.from, fp.end()))
 		}
 	}
 	return n
