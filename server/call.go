@@ -8,7 +8,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tidemark/internal/bufpool"
 	"tidemark/pipeline"
 	"tidemark/qos"
 	"tidemark/server/kafka"
@@ -51,7 +50,7 @@ func (s *Session) call(h kafka.Header, c *chunk, n int, wait time.Duration) {
 		if resp, ok := s.srv.broker.TryHeartbeat(h); ok {
 			one.chunk.Release()
 			s.calls.waiting.Add(-1)
-			s.out.complete(one.slot, one.bytes, answered{piece: piece{bytes: kafka.AppendResponse(nil, h.CorrelationID, resp)}}) // endData sends it
+			s.out.complete(one.slot, one.bytes, answered{bytes: kafka.AppendResponse(nil, h.CorrelationID, resp)}) // endData sends it
 			return
 		}
 	}
@@ -128,29 +127,29 @@ func (s *Session) serve(c call) {
 		wait = max(c.until-s.srv.pipeline.Now(), 0)
 	}
 	s.throttle(kafka.SetThrottle(resp, wait))
-	out, release := layOut(c.header.CorrelationID, resp, release)
-	if len(out) > s.srv.opts.ConnectionUnsentBytes {
-		s.unsent.Store(int64(len(out))) // until it was sent: the next call waits for that
+	a := layOut(c.header.CorrelationID, resp, release)
+	a.labels = labels
+	if n := a.size(); n > s.srv.opts.ConnectionUnsentBytes {
+		s.unsent.Store(int64(n)) // until it was sent: the next call waits for that
 	}
-	if s.out.complete(c.slot, c.bytes, answered{piece: piece{bytes: out, release: release}, labels: labels}) {
+	if s.out.complete(c.slot, c.bytes, a) {
 		s.deliver()
 	}
 }
 
-// layOut makes a response's bytes. What a Fetch brings is large, so its memory is lent, and goes back with release.
-func layOut(correlationID int32, resp kmsg.Response, release func()) ([]byte, func()) {
+// layOut makes a response's bytes. What a Fetch brings is large, so it leaves from where it was read to, and that memory goes back with release.
+func layOut(correlationID int32, resp kmsg.Response, release func()) answered {
 	f, ok := resp.(*kafka.FetchAnswer)
 	if !ok {
-		return kafka.AppendResponse(nil, correlationID, resp), release
+		return answered{bytes: kafka.AppendResponse(nil, correlationID, resp), release: release}
 	}
-	buf := bufpool.Get(f.Bytes())
-	out := kafka.AppendResponse(buf.Bytes(), correlationID, resp)
-	f.LaidOut()
-	var once sync.Once // lent twice, the memory would have two owners
-	return out, func() {
+	l, memory := f.LayOut(correlationID)
+	var once sync.Once // given back twice, the memory would have two owners
+	return answered{bytes: l.Small, lent: l.Lent, release: func() {
 		once.Do(func() {
 			release()
-			buf.Put()
+			f.Release()
+			memory.Put()
 		})
-	}
+	}}
 }

@@ -101,12 +101,20 @@ func (o *outbound) lay(a answered) {
 			o.tally(r.Level, r.Labels)
 		}
 		o.reuse(a.produce)
-	case len(a.piece.bytes) <= copyBelow:
-		o.small = append(o.small, a.piece.bytes...)
-		a.drop()
+	case len(a.lent) > 0:
+		at, last := len(o.small), len(a.lent)-1
+		for i, l := range a.lent {
+			o.pieces = append(o.pieces, piece{bytes: l.Bytes, after: at + l.After})
+			if i == last {
+				o.pieces[len(o.pieces)-1].release = a.release
+			}
+		}
+		o.small = append(o.small, a.bytes...)
+	case len(a.bytes) > copyBelow:
+		o.pieces = append(o.pieces, piece{bytes: a.bytes, after: len(o.small), release: a.release})
 	default:
-		a.piece.after = len(o.small)
-		o.pieces = append(o.pieces, a.piece)
+		o.small = append(o.small, a.bytes...)
+		a.drop()
 	}
 }
 
@@ -119,13 +127,22 @@ func (o *outbound) tally(level qos.Level, labels *pipeline.Labels) {
 	o.laid = append(o.laid, laid{level: level, labels: labels, n: 1})
 }
 
+// size is how many bytes a response that is no Produce has.
+func (a *answered) size() int {
+	n := len(a.bytes)
+	for i := range a.lent {
+		n += len(a.lent[i].Bytes)
+	}
+	return n
+}
+
 // drop lets go of a response that is not sent, or that was copied.
 func (a *answered) drop() {
 	if a.produce != nil {
 		a.produce.Recycle()
 	}
-	if a.piece.release != nil {
-		a.piece.release()
+	if a.release != nil {
+		a.release()
 	}
 }
 
@@ -308,12 +325,7 @@ func (s *Session) sendLarge(out outgoing) {
 	if shared || s.paused.Load() { // an answer may be what it waits for, or another connection of its client
 		s.conn.Wake()
 	}
-	var err error
-	for _, b := range out.buffers(nil) {
-		if err = s.conn.SendAll(s.ctx, b, s.srv.opts.SendTimeout, func(n int) { s.delivering.Add(-int64(n)) }); err != nil {
-			break
-		}
-	}
+	err := s.conn.SendAll(s.ctx, out.buffers(nil), s.srv.opts.SendTimeout, func(n int) { s.delivering.Add(-int64(n)) })
 	for i := range out.pieces {
 		if release := out.pieces[i].release; release != nil {
 			release()

@@ -8,9 +8,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"tidemark/server/kafka"
 )
 
 // Whoever has made an answer ready sends it, unless something stands before it: however the IO goroutine and two others meet, and however little the socket takes, the client gets each answer once and in the order of the requests.
@@ -23,22 +27,29 @@ func TestAnswersLeaveInOrder(t *testing.T) {
 
 		const answers = 300
 		var want []byte
-		pieces := make([]piece, answers)
-		for i := range pieces {
+		made := make([]answered, answers)
+		var held atomic.Int32
+		for i := range made {
 			n := 4 + random.IntN(64)
 			if random.IntN(10) == 0 {
 				n += copyBelow
 			}
 			b := make([]byte, n)
 			binary.BigEndian.PutUint32(b, uint32(i))
-			pieces[i].bytes = b
 			want = append(want, b...)
+			made[i].bytes = b
+			if random.IntN(10) == 0 { // some of it is lent, in two parts
+				k := 4 + random.IntN(n-3)
+				made[i] = answered{bytes: slices.Concat(b[:3], b[k:]), lent: []kafka.Lent{{Bytes: b[3:4], After: 3}, {Bytes: b[4:k], After: 3}}}
+			}
+			held.Add(1)
+			made[i].release = func() { held.Add(-1) }
 		}
 		var makers sync.WaitGroup
 		for k := range 2 {
 			makers.Go(func() {
 				for i := k; i < answers; i += 2 {
-					if !s.out.complete(uint64(i), 1, answered{piece: pieces[i]}) {
+					if !s.out.complete(uint64(i), 1, made[i]) {
 						continue
 					}
 					if k == 0 {
@@ -54,8 +65,8 @@ func TestAnswersLeaveInOrder(t *testing.T) {
 			makers.Wait()
 			close(done)
 		}()
-		for made := false; !made || s.out.unsent() || conn.Unsent() > 0; { // the IO goroutine
-			if made {
+		for all := false; !all || s.out.unsent() || conn.Unsent() > 0; { // the IO goroutine
+			if all {
 				conn.take() // the client reads what the transport kept
 				s.flush(conn)
 				continue
@@ -64,7 +75,7 @@ func TestAnswersLeaveInOrder(t *testing.T) {
 			case <-conn.wake:
 				s.flush(conn)
 			case <-done:
-				made = true
+				all = true
 			}
 		}
 		if got := conn.stream; !bytes.Equal(got, want) {
@@ -72,6 +83,10 @@ func TestAnswersLeaveInOrder(t *testing.T) {
 		}
 		if conn.overtaken {
 			t.Fatalf("seed %d: bytes went past those that the transport kept", seed)
+		}
+		s.giveBack()
+		if n := held.Load(); n != 0 {
+			t.Fatalf("seed %d: the memory of %d answers was not given back, or more than once", seed, n)
 		}
 		if s.budget != -answers*charge(1) {
 			t.Fatalf("seed %d: %d bytes were given back", seed, s.budget)
@@ -85,7 +100,7 @@ func TestRestGoesBeforeWhatCameSince(t *testing.T) {
 	s := &Session{srv: &Server{opts: Options{SendTimeout: time.Hour, ConnectionUnsentBytes: 1 << 20}}, conn: conn, taken: make(chan struct{}, 1)}
 	o := &s.out
 	o.now = func() time.Duration { return 0 }
-	answer := func(slot uint64, b []byte) { o.complete(slot, 1, answered{piece: piece{bytes: b}}) }
+	answer := func(slot uint64, b []byte) { o.complete(slot, 1, answered{bytes: b}) }
 	large := bytes.Repeat([]byte("L"), copyBelow+1)
 	answer(0, []byte("abc"))
 	out := o.take()
@@ -110,7 +125,7 @@ func TestWhatWaitsBehindALargeAnswer(t *testing.T) {
 	s.out.now = func() time.Duration { return 0 }
 	large := bytes.Repeat([]byte("L"), copyBelow+1)
 	released := false
-	s.out.complete(0, 1, answered{piece: piece{bytes: large, release: func() { released = true }}})
+	s.out.complete(0, 1, answered{bytes: large, release: func() { released = true }})
 	done := make(chan struct{})
 	go func() {
 		s.deliver()
@@ -124,7 +139,7 @@ func TestWhatWaitsBehindALargeAnswer(t *testing.T) {
 	for slot := range uint64(300) {
 		b := fmt.Sprintf("%d,", slot)
 		want += b
-		if s.out.complete(1+slot, 1, answered{piece: piece{bytes: []byte(b)}}) {
+		if s.out.complete(1+slot, 1, answered{bytes: []byte(b)}) {
 			s.Wake()
 		}
 	}
@@ -152,11 +167,11 @@ func TestLargeAnswerBehindASmallOne(t *testing.T) {
 	s := &Session{srv: &Server{opts: Options{SendTimeout: time.Hour, ConnectionUnsentBytes: 1 << 20}}, conn: conn, taken: make(chan struct{}, 1), ctx: t.Context()}
 	s.out.now = func() time.Duration { return 0 }
 	large := bytes.Repeat([]byte("L"), copyBelow+1)
-	if s.out.complete(1, 1, answered{piece: piece{bytes: large}}) {
+	if s.out.complete(1, 1, answered{bytes: large}) {
 		t.Error("it is not its turn")
 	}
 	s.paused.Store(true)
-	if s.out.complete(0, 1, answered{piece: piece{bytes: []byte("small")}}) {
+	if s.out.complete(0, 1, answered{bytes: []byte("small")}) {
 		s.Wake()
 	}
 	<-conn.wake
@@ -166,7 +181,6 @@ func TestLargeAnswerBehindASmallOne(t *testing.T) {
 	if n := s.backlog(); n != len("small")+len(large) {
 		t.Errorf("%d bytes are not sent", n)
 	}
-	conn.goOn <- nil
 	conn.goOn <- nil
 	s.srv.calls.Wait()
 	if got := string(conn.stream); got != "small"+string(large) {
@@ -180,7 +194,7 @@ func TestNothingFollowsPartOfAnAnswer(t *testing.T) {
 	conn.wake = make(chan struct{}, 1)
 	s := &Session{srv: &Server{opts: Options{SendTimeout: time.Hour, ConnectionUnsentBytes: 100}}, conn: conn, taken: make(chan struct{}, 1), ctx: t.Context()}
 	s.out.now = func() time.Duration { return 0 }
-	s.out.complete(0, 1, answered{piece: piece{bytes: bytes.Repeat([]byte("L"), copyBelow+1)}})
+	s.out.complete(0, 1, answered{bytes: bytes.Repeat([]byte("L"), copyBelow+1)})
 	done := make(chan struct{})
 	go func() {
 		s.deliver()
@@ -192,7 +206,7 @@ func TestNothingFollowsPartOfAnAnswer(t *testing.T) {
 	if !conn.closed {
 		t.Error("the connection is not closed")
 	}
-	if s.out.complete(1, 1, answered{piece: piece{bytes: []byte("more")}}) {
+	if s.out.complete(1, 1, answered{bytes: []byte("more")}) {
 		s.Wake()
 	}
 	s.flush(conn)
@@ -210,13 +224,15 @@ type waitingConn struct {
 	closed bool
 }
 
-func (c *waitingConn) SendAll(_ context.Context, p []byte, _ time.Duration, taken func(n int)) error {
+func (c *waitingConn) SendAll(_ context.Context, bufs [][]byte, _ time.Duration, taken func(n int)) error {
 	c.once.Do(func() { close(c.began) })
 	if err := <-c.goOn; err != nil {
 		return err
 	}
-	taken(len(p))
-	c.stream = append(c.stream, p...)
+	for _, p := range bufs {
+		taken(len(p))
+		c.stream = append(c.stream, p...)
+	}
 	return nil
 }
 
@@ -260,11 +276,11 @@ func (c *stingyConn) SendNow(p []byte) int {
 	return n
 }
 
-func (c *stingyConn) SendAll(_ context.Context, p []byte, _ time.Duration, taken func(n int)) error {
-	for len(p) > 0 {
-		n := c.SendNow(p)
+func (c *stingyConn) SendAll(_ context.Context, bufs [][]byte, _ time.Duration, taken func(n int)) error {
+	for len(bufs) > 0 {
+		n := c.SendNow(bufs[0])
 		taken(n)
-		p = p[n:]
+		bufs = behind(bufs, n)
 	}
 	return nil
 }

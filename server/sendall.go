@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"time"
 )
@@ -18,18 +19,17 @@ type waitingWriter interface {
 }
 
 // sendAll is transportConn.SendAll over w.
-func sendAll(ctx context.Context, w waitingWriter, p []byte, timeout time.Duration, taken func(n int)) error {
+func sendAll(ctx context.Context, w waitingWriter, bufs net.Buffers, timeout time.Duration, taken func(n int)) error {
 	progress := time.Now()
 	defer context.AfterFunc(ctx, func() { _ = w.SetWriteDeadline(time.Now().Add(lastSend)) })()
-	for len(p) > 0 {
+	for len(bufs) > 0 {
 		_ = w.SetWriteDeadline(time.Now().Add(timeout / 8)) // it fails only on a closed connection, as the write does
 		if ctx.Err() != nil {                               // looked at behind the deadline, which may have undone that of AfterFunc
 			_ = w.SetWriteDeadline(time.Now().Add(lastSend))
 		}
-		n, err := w.Write(p)
+		n, err := bufs.WriteTo(w) // one system call for all, if w is a connection
 		if n > 0 {
-			taken(n)
-			p = p[n:]
+			taken(int(n))
 			progress = time.Now()
 		}
 		if err != nil && (!errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil || time.Since(progress) >= timeout) {

@@ -13,28 +13,40 @@ import (
 )
 
 // SendAll goes past gnet, which would write what the socket takes on its loop and keep a copy of the rest. What waits for the client is a second descriptor of the socket, in Go's own poller.
-func (gc *gnetConn) SendAll(ctx context.Context, p []byte, timeout time.Duration, taken func(n int)) error {
-	for len(p) > 0 {
-		n := gc.SendNow(p)
+func (gc *gnetConn) SendAll(ctx context.Context, bufs [][]byte, timeout time.Duration, taken func(n int)) error {
+	for len(bufs) > 0 {
+		n := gc.sendNow(func(fd int) (int, error) { return unix.Writev(fd, bufs[:min(len(bufs), writevMax)]) })
 		if n == 0 {
 			break // the socket is full, or an error that the next write meets too
 		}
 		taken(n)
-		p = p[n:]
+		bufs = behind(bufs, n)
 	}
-	if len(p) == 0 {
+	if len(bufs) == 0 {
 		return nil
 	}
 	if gc.t.waiting.Add(1) <= secondsMax {
 		defer gc.t.waiting.Add(-1)
 		if f, err := gc.dup(); err == nil {
 			defer gc.forget(f)
-			return sendAll(ctx, f, p, timeout, taken)
+			return sendAll(ctx, f, bufs, timeout, taken)
 		}
 	} else {
 		gc.t.waiting.Add(-1)
 	}
-	return sendAll(ctx, &pollingWriter{gc: gc}, p, timeout, taken)
+	return sendAll(ctx, &pollingWriter{gc: gc}, bufs, timeout, taken)
+}
+
+// behind is bufs without their first n bytes. It changes bufs.
+func behind(bufs [][]byte, n int) [][]byte {
+	for len(bufs) > 0 && n >= len(bufs[0]) {
+		n -= len(bufs[0])
+		bufs = bufs[1:]
+	}
+	if n > 0 {
+		bufs[0] = bufs[0][n:]
+	}
+	return bufs
 }
 
 // secondsMax bounds the second descriptors of all connections: they come out of what is kept for segments and the like.

@@ -16,8 +16,8 @@ type transportConn interface {
 	Wake()
 	// SendNow writes what the socket takes of p without waiting, and returns how much that is. It is for who knows that the transport keeps no bytes of the connection and that nobody else sends on it; one that cannot send from any goroutine takes nothing.
 	SendNow(p []byte) int
-	// SendAll writes p and waits for the client to take it, until it takes nothing for timeout, or an eighth more: os.ErrDeadlineExceeded. When ctx ends the client has lastSend for the rest. taken is told now and then how much the socket has taken since. It is for who may call SendNow.
-	SendAll(ctx context.Context, p []byte, timeout time.Duration, taken func(n int)) error
+	// SendAll writes bufs, in order, and waits for the client to take them, until it takes nothing for timeout, or an eighth more: os.ErrDeadlineExceeded. When ctx ends the client has lastSend for the rest. taken is told now and then how much the socket has taken since. It is for who may call SendNow.
+	SendAll(ctx context.Context, bufs [][]byte, timeout time.Duration, taken func(n int)) error
 	// Close ends the connection; Session.Closed follows on the IO goroutine.
 	Close()
 	RemoteAddr() net.Addr

@@ -205,12 +205,16 @@ func (gc *gnetConn) Run(context.Context) error {
 
 // SendNow goes past gnet, which sends on its loop alone. An error is the loop's to find: nothing was taken.
 func (gc *gnetConn) SendNow(p []byte) int {
+	return gc.sendNow(func(fd int) (int, error) { return unix.Write(fd, p) })
+}
+
+func (gc *gnetConn) sendNow(write func(fd int) (int, error)) int {
 	gc.mu.Lock()
 	defer gc.mu.Unlock()
 	if gc.closed {
 		return 0
 	}
-	n, err := unix.Write(gc.fd, p)
+	n, err := write(gc.fd)
 	if err != nil {
 		return 0
 	}

@@ -106,8 +106,8 @@ func (c *netConn) Wake() {
 
 func (c *netConn) SendNow([]byte) int { return 0 }
 
-func (c *netConn) SendAll(ctx context.Context, p []byte, timeout time.Duration, taken func(n int)) error {
-	return sendAll(ctx, c.Conn, p, timeout, taken)
+func (c *netConn) SendAll(ctx context.Context, bufs [][]byte, timeout time.Duration, taken func(n int)) error {
+	return sendAll(ctx, c.Conn, bufs, timeout, taken)
 }
 
 func (c *netConn) Close() {
@@ -125,12 +125,7 @@ func (c *netConn) RemoteAddr() net.Addr { return c.Conn.RemoteAddr() }
 
 // Send blocks until the kernel has all of it, or has taken nothing for SendTimeout. Large answers come to SendAll, so there is mostly one of bufs.
 func (c *netConn) Send(bufs [][]byte) error {
-	for _, b := range bufs {
-		if err := c.SendAll(c.s.ctx, b, c.s.srv.opts.SendTimeout, func(int) {}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.SendAll(c.s.ctx, bufs, c.s.srv.opts.SendTimeout, func(int) {})
 }
 
 func (c *netConn) Unsent() int { return 0 }

@@ -49,20 +49,8 @@ type FetchAnswer struct {
 	data []*bufpool.Buffer // that hold its batches
 }
 
-// Bytes is about the size of the response on the wire, and never less by much.
-func (f *FetchAnswer) Bytes() int {
-	n := 1 << 10
-	for i := range f.Topics {
-		n += 64 + len(f.Topics[i].Topic)
-		for k := range f.Topics[i].Partitions {
-			n += 128 + len(f.Topics[i].Partitions[k].RecordBatches)
-		}
-	}
-	return n
-}
-
-// LaidOut gives the memory of the batches back: they were copied.
-func (f *FetchAnswer) LaidOut() {
+// Release gives the memory of the batches back.
+func (f *FetchAnswer) Release() {
 	for _, b := range f.data {
 		b.Put()
 	}
