@@ -88,7 +88,17 @@ func (c *WatchCmd) Run(e *env) error {
 		if err := json.Unmarshal(raw, now); err != nil {
 			return fmt.Errorf("admin listener %s: %w", c.Admin, err)
 		}
-		if before == nil || before.UptimeS > now.UptimeS { // the first look, or it was started again
+		if before == nil { // nothing is drawn until something can have changed: averages since the start would hide what is going on now
+			before = now
+			looks--
+			select {
+			case <-time.After(min(c.Interval, watchFirst)):
+				continue
+			case <-e.ctx.Done():
+				return nil
+			}
+		}
+		if before.UptimeS > now.UptimeS { // it was started again
 			before = &watched{}
 		}
 		if clearScreen {
@@ -104,6 +114,9 @@ func (c *WatchCmd) Run(e *env) error {
 	}
 	return nil
 }
+
+// watchFirst is how long the first look takes.
+const watchFirst = 500 * time.Millisecond
 
 // wait waits for the next look; false: there is none.
 func (c *WatchCmd) wait(e *env, tick <-chan time.Time, looks int) bool {

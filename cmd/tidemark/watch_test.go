@@ -60,7 +60,7 @@ func TestWatch(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		"up 1m42s  epoch 3", "\nrefused: 12 requests/s; policy \"orders\" throttles 40 requests/s\n", "12 connections", "flushed             1099509530624        2.0 MiB", "persistence                           1,000     0.016 ms     0.032 ms",
+		"up 1m43s  epoch 3", "\nrefused: 12 requests/s; policy \"orders\" throttles 40 requests/s\n", "12 connections", "flushed             1099509530624        2.0 MiB", "persistence                           1,000     0.016 ms     0.032 ms",
 		`groups: 3; "billing" is 12,345 behind (2 members)`, `"\x1b[31mred"                             7`, "disk: 100 flushes/s of 1.0 MiB and 1.00 ms",
 	} {
 		if !strings.Contains(second, want) {
