@@ -39,13 +39,14 @@ func (e *MismatchError) Error() string {
 // readSpanBytes is the most that is read from disk at once for neighbouring batches.
 const readSpanBytes = 1 << 20
 
-// Read appends whole batches of part to dst, from the one that holds logical offset from on and below to, which is its high watermark or its last stable offset, while they fit maxBytes; with atLeastOne the first comes in any case. From to on it appends nothing.
+// Read appends whole batches of part to dst, from the one that holds logical offset from on and below to, which is its high watermark or its last stable offset, while they fit maxBytes; with atLeastOne the first comes in any case. From to on it appends nothing. It is fastest when dst holds journal.RecordHeaderBytes or more, which stay as they are.
 func (p *Pipeline) Read(part *catalog.Partition, from, to journal.LogicalOffset, maxBytes int, atLeastOne bool, dst []byte) ([]byte, error) {
 	if from < part.LogStart() || from > part.HighWatermark() {
 		return dst, ErrOutOfRange
 	}
 	start := len(dst)
 	var buf [128]index.Entry
+	var before [journal.RecordHeaderBytes]byte
 	var span spanRead
 	defer func() { p.readAhead(&span, len(dst)-start) }()
 	for from < to {
@@ -78,20 +79,24 @@ func (p *Pipeline) Read(part *catalog.Partition, from, to journal.LogicalOffset,
 				return dst, nil
 			}
 			n := journal.RecordHeaderBytes + int(e.Bytes)
+			// The record's header goes over the last bytes before it, which come back: so the batch lies where it belongs at once.
 			at := len(dst)
-			dst = slices.Grow(dst, n)[:at+n]
-			if !p.journal.Cache().Read(dst[at:], e.At) {
+			lead := copy(before[:], dst[max(at-journal.RecordHeaderBytes, 0):])
+			dst = slices.Grow(dst, n)[:at-lead+n]
+			record := dst[at-lead:]
+			if !p.journal.Cache().Read(record, e.At) {
 				if !span.has(e.At, n) {
 					err = p.readSpan(&span, entries[i:], maxBytes-used)
 				}
 				if err == nil {
-					copy(dst[at:], span.bytes[e.At-span.at:])
-					err = p.checkBatch(part, e, dst[at+journal.RecordHeaderBytes:])
+					copy(record, span.bytes[e.At-span.at:])
+					err = p.checkBatch(part, e, record[journal.RecordHeaderBytes:])
 				}
 			}
 			if err == nil {
-				err = p.checkRecord(part, e, dst[at:])
+				err = p.checkRecord(part, e, record)
 			}
+			copy(record, before[:lead])
 			if err != nil {
 				dst = dst[:at]
 				if errors.Is(err, journal.ErrGone) {
@@ -103,7 +108,10 @@ func (p *Pipeline) Read(part *catalog.Partition, from, to journal.LogicalOffset,
 				p.readFailed(part, err)
 				return dst, err
 			}
-			dst = append(dst[:at], dst[at+journal.RecordHeaderBytes:]...)
+			if lead < journal.RecordHeaderBytes { // dst holds too little
+				copy(dst[at:], record[journal.RecordHeaderBytes:])
+			}
+			dst = dst[:at+int(e.Bytes)]
 			from = e.Next()
 		}
 	}

@@ -77,8 +77,8 @@ func (b *Broker) fetchBounded(ctx context.Context, c *Client, req *kmsg.FetchReq
 	}
 	resp.data = b.fetchRead(req, parts, min(limit, int(held))) // what came while it waited for memory is for the next fetch
 	used := int64(0)
-	for i := range parts {
-		used += int64(len(parts[i].resp.RecordBatches))
+	for _, buf := range resp.data {
+		used += int64(cap(buf.Bytes()))
 	}
 	if used != held {
 		b.fetchMemory.give(held - used)
@@ -293,13 +293,19 @@ func (b *Broker) fetchRead(req *kmsg.FetchRequest, parts []fetchPart, limit int)
 			continue
 		}
 		end := fp.end()
-		var data []byte
-		if n := b.p.Available(fp.part, fp.from, end, max(room, 1)); n > 0 {
-			buf := bufpool.Get(n + journal.RecordHeaderBytes)
-			held = append(held, buf)
-			data = buf.Bytes()
+		n := b.p.Available(fp.part, fp.from, end, max(room, 1))
+		if used == 0 {
+			n = max(n, b.p.NextBatch(fp.part, fp.from, end))
 		}
+		var data []byte
+		if n > 0 {
+			buf := bufpool.Get(journal.RecordHeaderBytes + n)
+			held = append(held, buf)
+			data = buf.Bytes()[:journal.RecordHeaderBytes]
+		}
+		lead := len(data)
 		data, err := b.p.Read(fp.part, fp.from, end, room, used == 0, data)
+		data = data[lead:]
 		if err != nil {
 			fp.resp.ErrorCode = Code(err)
 			continue
