@@ -39,7 +39,7 @@ func (e *MismatchError) Error() string {
 // readSpanBytes is the most that is read from disk at once for neighbouring batches.
 const readSpanBytes = 1 << 20
 
-// Read appends whole batches of part to dst, from the one that holds logical offset from on and below to, which is its high watermark or its last stable offset, while they fit maxBytes; with atLeastOne the first comes in any case. From to on it appends nothing. It is fastest when dst holds journal.RecordHeaderBytes or more, which stay as they are.
+// Read appends whole batches of part to dst, from the one that holds logical offset from on and below to, which is its high watermark or its last stable offset, while they fit maxBytes; with atLeastOne the first comes in any case. From to on it appends nothing. It is fastest when dst holds journal.RecordHeaderBytes or more, which are as they were when it returns.
 func (p *Pipeline) Read(part *catalog.Partition, from, to journal.LogicalOffset, maxBytes int, atLeastOne bool, dst []byte) ([]byte, error) {
 	if from < part.LogStart() || from > part.HighWatermark() {
 		return dst, ErrOutOfRange
@@ -82,7 +82,7 @@ func (p *Pipeline) Read(part *catalog.Partition, from, to journal.LogicalOffset,
 			// The record's header goes over the last bytes before it, which come back: so the batch lies where it belongs at once.
 			at := len(dst)
 			lead := copy(before[:], dst[max(at-journal.RecordHeaderBytes, 0):])
-			dst = slices.Grow(dst, n)[:at-lead+n]
+			dst = slices.Grow(dst, n-lead)[:at-lead+n]
 			record := dst[at-lead:]
 			if !p.journal.Cache().Read(record, e.At) {
 				if !span.has(e.At, n) {
@@ -231,17 +231,24 @@ func (p *Pipeline) Available(part *catalog.Partition, from, to journal.LogicalOf
 	return p.index.Bytes(part.ID, from, limit)
 }
 
-// NextBatch is the size of the batch of part that holds logical offset from, or the next one behind it, if that is below to; 0: there is none.
-func (p *Pipeline) NextBatch(part *catalog.Partition, from, to journal.LogicalOffset) int {
-	if from >= to {
-		return 0
+// Fits is how many bytes Read appends with the same arguments, unless something changes in between.
+func (p *Pipeline) Fits(part *catalog.Partition, from, to journal.LogicalOffset, maxBytes int, atLeastOne bool) int {
+	n := 0
+	var buf [64]index.Entry
+	for from < to {
+		entries, err := p.index.Find(part.ID, from, len(buf), buf[:0])
+		if err != nil || len(entries) == 0 {
+			return n
+		}
+		for _, e := range entries {
+			if e.Base >= to || n+int(e.Bytes) > maxBytes && (n > 0 || !atLeastOne) {
+				return n
+			}
+			n += int(e.Bytes)
+		}
+		from = entries[len(entries)-1].Next()
 	}
-	var buf [1]index.Entry
-	es, err := p.index.Find(part.ID, from, 1, buf[:0])
-	if err != nil || len(es) == 0 {
-		return 0
-	}
-	return int(es[0].Bytes)
+	return n
 }
 
 // BatchAtTime returns the first batch of part that holds a record of time ms or later, at or behind log start; nil when there is none.

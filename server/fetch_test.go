@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -272,4 +273,43 @@ func TestFetchesShareMemory(t *testing.T) {
 			}
 		}
 	}, func(c *config) { c.server.Kafka.FetchMemoryBytes = testMessageMax + 100<<10 })
+}
+
+// What an answer holds is what it brings, however many partitions had batches that were too large for it.
+func TestFetchMemoryIsOfWhatIsBrought(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		const partitions, size = 40, 100_000
+		c := n.dial(t)
+		c.create("t", partitions)
+		all := fetchFrom("t", 0, 0)
+		all.Topics[0].Partitions = nil
+		for k := range int32(partitions) {
+			c.produce("t", k, -1, values("small"))
+			c.produce("t", k, -1, values(strings.Repeat("x", size)))
+			all.Topics[0].Partitions = append(all.Topics[0].Partitions, fetchFrom("t", k, 1).Topics[0].Partitions...)
+		}
+		all.MaxBytes = 2*size + size/2
+		stuck := n.dial(t)
+		stuck.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10)
+		for range 200 {
+			stuck.send(all)
+		}
+		eventually(t, "an answer is stuck", func() bool { return n.srv.broker.FetchMemory().Bytes >= 2*size })
+		if m := n.srv.broker.FetchMemory(); m.Bytes > 3*size {
+			t.Errorf("%d bytes are held for %d", m.Bytes, 2*size)
+		}
+		for k := range all.Topics[0].Partitions { // a small batch that fits, and a large one that does not
+			all.Topics[0].Partitions[k].FetchOffset = 0
+		}
+		all.MaxBytes = size / 2
+		brought := 0
+		for _, p := range ask[*kmsg.FetchResponse](c, all).Topics[0].Partitions {
+			brought += len(p.RecordBatches)
+		}
+		if brought == 0 || brought > size/2 {
+			t.Errorf("%d bytes are brought", brought)
+		}
+		stuck.Close()
+		eventually(t, "all is given back", func() bool { return n.srv.broker.FetchMemory().Bytes == 0 })
+	})
 }

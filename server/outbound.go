@@ -14,8 +14,11 @@ import (
 // copyBelow is the size up to which a response is copied into the common buffer, so that many leave in one write.
 const copyBelow = 16 << 10
 
-// keptBuffer is the most that a connection keeps of its common buffer for use again.
-const keptBuffer = 64 << 10
+// keptBuffer and keptPieces are the most that a connection keeps of its common buffer, and places for what goes in between, for use again.
+const (
+	keptBuffer = 64 << 10
+	keptPieces = 64
+)
 
 // complete takes a ready response to a request of n bytes, lays out all that can leave now, and returns true if a Wake is due.
 func (o *outbound) complete(slot uint64, n int, a answered) (wake bool) {
@@ -194,6 +197,9 @@ func (o *outbound) sent(out outgoing, behind bool) (again bool) {
 	if cap(out.small) > keptBuffer {
 		out.small = nil
 	}
+	if cap(out.pieces) > keptPieces {
+		out.pieces = nil
+	}
 	o.spare = outgoing{small: out.small[:0], pieces: out.pieces[:0], laid: out.laid[:0]}
 	again = o.again
 	o.sending, o.behind, o.again = false, behind, false
@@ -244,7 +250,9 @@ func (s *Session) flush(io ioConn) bool {
 		s.tooMuchUnsent(io)
 	}
 	clear(bufs)
-	s.bufs = bufs[:0]
+	if s.bufs = bufs[:0]; cap(bufs) > 2*keptPieces {
+		s.bufs = nil
+	}
 	o.mu.Lock()
 	o.sent(out, behind)
 	o.mu.Unlock()

@@ -27,7 +27,7 @@ func sendAll(ctx context.Context, w waitingWriter, bufs net.Buffers, timeout tim
 		if ctx.Err() != nil {                               // looked at behind the deadline, which may have undone that of AfterFunc
 			_ = w.SetWriteDeadline(time.Now().Add(lastSend))
 		}
-		n, err := bufs.WriteTo(w) // one system call for all, if w is a connection
+		n, err := bufs.WriteTo(w) // one system call for all over a net.Conn, one for each over others
 		if n > 0 {
 			taken(int(n))
 			progress = time.Now()

@@ -93,6 +93,7 @@ func (c *WatchCmd) Run(e *env) error {
 			looks--
 			select {
 			case <-time.After(min(c.Interval, watchFirst)):
+				tick.Reset(c.Interval)
 				continue
 			case <-e.ctx.Done():
 				return nil

@@ -61,7 +61,7 @@ func New(cfg Config, p *pipeline.Pipeline) *Broker {
 func (b *Broker) Close() { b.groups.Close() }
 
 // Handle decodes and answers one request that is not Produce. It may block. A body that does not decode is ErrShort: the connection cannot be trusted any more. Release, when it is not nil, is called
-// once, when the response goes to the transport or is dropped.
+// once, when the client has taken the response or it is dropped.
 func (b *Broker) Handle(ctx context.Context, c *Client, h Header) (resp kmsg.Response, release func(), err error) {
 	a := lookup(h.Key)
 	if h.Version < a.min || h.Version > a.max {

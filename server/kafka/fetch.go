@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -57,7 +56,7 @@ func (f *FetchAnswer) Release() {
 	f.data = nil
 }
 
-// fetchBounded answers a fetch within the memory that all fetches share; release gives the memory back when the answer goes to the transport, or is dropped.
+// fetchBounded answers a fetch within the memory that all fetches share; release, called once, counts it as given back. That of the batches goes back with FetchAnswer.Release.
 func (b *Broker) fetchBounded(ctx context.Context, c *Client, req *kmsg.FetchRequest) (*FetchAnswer, func()) {
 	nothing := func() {}
 	resp := &FetchAnswer{FetchResponse: req.ResponseKind().(*kmsg.FetchResponse)}
@@ -91,8 +90,7 @@ func (b *Broker) fetchBounded(ctx context.Context, c *Client, req *kmsg.FetchReq
 	}
 	resp.Took = b.p.Now() - begin
 	resp.ThrottleMillis = throttleMillis(b.chargeFetch(c, parts))
-	var once sync.Once
-	return resp, func() { once.Do(func() { b.fetchMemory.give(used) }) }
+	return resp, func() { b.fetchMemory.give(used) }
 }
 
 // fetchParts resolves and checks every partition, and lays the response's skeleton out in the request's order.
@@ -201,7 +199,7 @@ func (b *Broker) fetchLeast(parts []fetchPart) int {
 	n := 0
 	for i := range parts {
 		if fp := &parts[i]; fp.part != nil {
-			n = max(n, b.p.NextBatch(fp.part, fp.from, fp.end()))
+			n = max(n, b.p.Fits(fp.part, fp.from, fp.end(), 0, true))
 		}
 	}
 	return n
@@ -292,37 +290,37 @@ func (b *Broker) fetchRead(req *kmsg.FetchRequest, parts []fetchPart, limit int)
 		if room <= 0 && used > 0 {
 			continue
 		}
-		end := fp.end()
-		n := b.p.Available(fp.part, fp.from, end, max(room, 1))
-		if used == 0 {
-			n = max(n, b.p.NextBatch(fp.part, fp.from, end))
-		}
-		var data []byte
-		if n > 0 {
-			buf := bufpool.Get(journal.RecordHeaderBytes + n)
-			held = append(held, buf)
-			data = buf.Bytes()[:journal.RecordHeaderBytes]
-		}
-		lead := len(data)
-		data, err := b.p.Read(fp.part, fp.from, end, room, used == 0, data)
-		data = data[lead:]
-		if err != nil {
-			fp.resp.ErrorCode = Code(err)
-			continue
-		}
+		data, buf, err := b.fetchBatches(fp, room, used == 0)
+		code := Code(err)
 		if req.Version < 10 && holdsZstd(data) {
-			fp.resp.ErrorCode = kerr.UnsupportedCompressionType.Code
-			continue
+			code = kerr.UnsupportedCompressionType.Code
 		}
-		if len(data) > 0 {
+		if fp.resp.ErrorCode = code; code != 0 || len(data) == 0 {
+			buf.Put()
+		} else {
 			fp.resp.RecordBatches = data
+			held = append(held, buf)
+			used += len(data)
 		}
-		if fp.committed {
+		if fp.committed && code == 0 {
 			fp.aborted()
 		}
-		used += len(data)
 	}
 	return held
+}
+
+// fetchBatches reads one partition's batches, into a buffer of just their size.
+func (b *Broker) fetchBatches(fp *fetchPart, room int, atLeastOne bool) ([]byte, *bufpool.Buffer, error) {
+	const lead = journal.RecordHeaderBytes // with which Read is fastest
+	end := fp.end()
+	n := b.p.Fits(fp.part, fp.from, end, room, atLeastOne)
+	if n == 0 {
+		_, err := b.p.Read(fp.part, fp.from, end, 0, false, nil) // says why there is nothing, if that is an error
+		return nil, nil, err
+	}
+	buf := bufpool.Get(lead + n)
+	data, err := b.p.Read(fp.part, fp.from, end, room, atLeastOne, buf.Bytes()[:lead])
+	return data[lead:], buf, err
 }
 
 // holdsZstd says whether one of the batches is compressed in a way that old clients do not know.

@@ -20,16 +20,26 @@ type Lent struct {
 	After int
 }
 
-// lendFrom is the size from which a partition's batches are lent. Copying fewer costs less than one more vector of a write.
-const lendFrom = 4 << 10
+const (
+	// lendFrom is the size from which a partition's batches are lent. Copying fewer costs less than one more vector of a write.
+	lendFrom = 4 << 10
+	// lendAbove is the size of a response up to which all is copied: so it may leave together with others.
+	lendAbove = 16 << 10
+)
 
-// LayOut lays a Fetch response out with its length prefix and header. The batches stay where they were read to; memory is what else it takes, the caller's to give back.
+// LayOut lays a Fetch response out with its length prefix and header. Large batches stay where they were read to, until Release; memory is what else it takes, the caller's to give back.
 //
 // Its fields by version are those of FetchResponse.json in Kafka: 5 has the log start, 7 an error and a session, 11 a preferred replica, 12 is flexible, and 13 has topic ids instead of names. Of the tagged fields the diverging epoch alone is ever sent.
 func (f *FetchAnswer) LayOut(correlationID int32) (Layout, *bufpool.Buffer) {
-	small, lent := f.sizes()
+	small, lent, pieces := f.sizes()
+	l := fetchLayout{flexible: f.Version >= 12, lendFrom: lendFrom}
+	if small+lent <= lendAbove {
+		small, l.lendFrom = small+lent, lendAbove
+	} else if pieces > 0 {
+		l.Lent = make([]Lent, 0, pieces)
+	}
 	memory := bufpool.Get(small)
-	l := fetchLayout{Layout: Layout{Small: memory.Bytes(), Lent: make([]Lent, 0, lent)}, flexible: f.Version >= 12}
+	l.Small = memory.Bytes()
 	l.Small = appendInt32(l.Small, 0) // its length
 	l.Small = appendInt32(l.Small, correlationID)
 	l.tags()
@@ -58,11 +68,14 @@ func (f *FetchAnswer) LayOut(correlationID int32) (Layout, *bufpool.Buffer) {
 	}
 	l.tags()
 	putInt32(l.Small, int32(l.Bytes()-4))
+	if len(l.Lent) == 0 {
+		f.Release()
+	}
 	return l.Layout, memory
 }
 
-// sizes are how many bytes are not lent, at most, and how many times some are.
-func (f *FetchAnswer) sizes() (small, lent int) {
+// sizes are how many bytes are too few to be lent, at most, and how many are not, in so many pieces.
+func (f *FetchAnswer) sizes() (small, lent, pieces int) {
 	small = 64
 	for i := range f.Topics {
 		t := &f.Topics[i]
@@ -73,16 +86,18 @@ func (f *FetchAnswer) sizes() (small, lent int) {
 			if len(p.RecordBatches) < lendFrom {
 				small += len(p.RecordBatches)
 			} else {
-				lent++
+				lent += len(p.RecordBatches)
+				pieces++
 			}
 		}
 	}
-	return small, lent
+	return small, lent, pieces
 }
 
 type fetchLayout struct {
 	Layout
 	flexible bool
+	lendFrom int
 }
 
 // Bytes is the size of the whole.
@@ -134,7 +149,7 @@ func (l *fetchLayout) partition(version int16, p *kmsg.FetchResponseTopicPartiti
 		l.Small = appendInt32(l.Small, p.PreferredReadReplica)
 	}
 	l.length(len(p.RecordBatches), p.RecordBatches == nil)
-	if len(p.RecordBatches) < lendFrom {
+	if len(p.RecordBatches) < l.lendFrom {
 		l.Small = append(l.Small, p.RecordBatches...)
 	} else {
 		l.Lent = append(l.Lent, Lent{Bytes: p.RecordBatches, After: len(l.Small)})

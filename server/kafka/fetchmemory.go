@@ -14,7 +14,7 @@ type fetchMemory struct {
 	total int64
 
 	mu      sync.Mutex
-	free    int64          // less than nothing when a batch was larger than all, or came between counting and reading; guarded by mu
+	free    int64          // less than nothing when a batch was larger than all or came between counting and reading, or since buffers are up to a quarter larger than what is read; guarded by mu
 	waiting []*fetchWanted // in the order in which they came; guarded by mu
 }
 
