@@ -251,27 +251,22 @@ func (p *Pipeline) Fits(part *catalog.Partition, from, to journal.LogicalOffset,
 	return n
 }
 
-// BatchAtTime returns the first batch of part that holds a record of time ms or later, at or behind log start; nil when there is none.
-func (p *Pipeline) BatchAtTime(part *catalog.Partition, ms int64) ([]byte, error) {
-	e, ok, err := p.index.FindTime(part.ID, ms)
+// BatchAtTime returns a batch of part with records from offset from on, which is log start or behind it, that none with a record of time ms or later comes before; nil when there is none. It has such a record itself unless one below from was the first in its segment.
+func (p *Pipeline) BatchAtTime(part *catalog.Partition, from journal.LogicalOffset, ms int64) ([]byte, error) {
+	e, ok, err := p.index.FindTime(part.ID, from, ms)
 	if err != nil || !ok {
 		p.indexDamaged(err)
 		return nil, err
 	}
-	from := max(e.Base, part.LogStart())
-	if from >= part.HighWatermark() {
+	if from = max(e.Base, from); from >= part.HighWatermark() {
 		return nil, nil
 	}
 	return p.Read(part, from, part.HighWatermark(), 0, true, nil)
 }
 
-// BatchOfMaxTime returns the batch of part that holds its largest timestamp; nil when the partition is empty.
-func (p *Pipeline) BatchOfMaxTime(part *catalog.Partition) ([]byte, error) {
-	ms, ok := p.index.MaxTime(part.ID)
-	if !ok {
-		return nil, nil
-	}
-	return p.BatchAtTime(part, ms)
+// MaxTime is the largest time, ms, of the batches of part that the index has, some of which may lie below log start; false when there are none.
+func (p *Pipeline) MaxTime(part *catalog.Partition) (ms int64, ok bool) {
+	return p.index.MaxTime(part.ID)
 }
 
 // catchUp is where readers wait for the index stage.

@@ -24,6 +24,7 @@ import (
 	"tidemark/journal"
 	"tidemark/qos"
 	"tidemark/server"
+	"tidemark/server/kafka"
 )
 
 // settings is everything that serve can be told, with its value. Flags win over TIDEMARK_* variables, those over the YAML file, and that over the defaults.
@@ -173,6 +174,9 @@ func loadSettings(path string, environ []string, flags map[string]string) (*sett
 	for _, r := range rows {
 		text := r.fallback
 		if v, ok := values[r.key]; ok {
+			if v == nil { // "key:" in the file, with nothing behind it
+				return nil, fmt.Errorf("%s: no value; leave the line out for its default, %q", r.key, r.fallback)
+			}
 			text = fmt.Sprint(v)
 			s.explicit[r.key] = true
 			delete(values, r.key)
@@ -255,10 +259,13 @@ func (s *settings) relations() error {
 	if s.RequestMax == 0 {
 		s.RequestMax = min(16*mib, frameMax/2)
 	}
+	if s.RequestMax < 2*kafka.RequestRoom {
+		return fmt.Errorf("request.max: %d bytes is less than %d: no batch would fit beside the rest of a request", s.RequestMax, 2*kafka.RequestRoom)
+	}
 	used := s.CacheBytes + s.AdmissionBytes + s.FetchMemoryBytes
 	for _, err := range []error{
 		fits("request.max", &s.RequestMax, frameMax/2, frameName),
-		fits("max.message.bytes", &s.MaxMessageBytes, s.RequestMax, "request.max"),
+		fits("max.message.bytes", &s.MaxMessageBytes, s.RequestMax-kafka.RequestRoom, "request.max less the rest of a request"),
 		fits("frame.target", &s.FrameTarget, frameMax, "frame.max (a quarter of the smaller of journal.segment.bytes and journal.cache.bytes)"),
 		fits("dirty.bytes", &s.DirtyBytes, s.CacheBytes/2, "half of journal.cache.bytes"),
 		fits("flush.bytes", &s.FlushBytes, s.CacheBytes/4, "a quarter of journal.cache.bytes"),

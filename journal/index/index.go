@@ -206,16 +206,16 @@ func (x *Index) Bytes(id uint32, o journal.LogicalOffset, limit int) int {
 	return min(n, limit)
 }
 
-// FindTime returns the first batch that holds a record of time ms or later.
-func (x *Index) FindTime(id uint32, ms int64) (Entry, bool, error) {
+// FindTime returns the first batch that has records from offset from on and comes with or behind one of its segment that holds a record of time ms or later. From offset 0 on that is the first batch that holds such a record.
+func (x *Index) FindTime(id uint32, from journal.LogicalOffset, ms int64) (Entry, bool, error) {
 	p := x.get(id)
 	if p == nil {
 		return Entry{}, false, nil
 	}
-	reached := func(e Entry) bool { return e.MaxTimestamp >= ms }
+	reached := func(e Entry) bool { return e.MaxTimestamp >= ms && e.Next() > from }
 	p.mu.RLock()
 	for _, r := range p.sealed {
-		if r.maxTimestamp >= ms {
+		if r.maxTimestamp >= ms && r.next > from {
 			p.mu.RUnlock()
 			es, err := x.findSealed(r, 1, nil, reached)
 			if err != nil || len(es) == 0 {

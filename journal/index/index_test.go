@@ -3,6 +3,7 @@ package index
 import (
 	"math/rand/v2"
 	"path"
+	"slices"
 	"testing"
 
 	"tidemark/internal/vfs"
@@ -48,9 +49,17 @@ func check(t *testing.T, x *Index, want map[uint32][]Entry) {
 					break
 				}
 			}
-			got, ok, err := x.FindTime(id, ms)
+			got, ok, err := x.FindTime(id, 0, ms)
 			if err != nil || ok != (first != nil) || (ok && got.Base != first.Base) {
 				t.Fatalf("partition %d time %d: %+v, %v, %v; want %+v", id, ms, got, ok, err, first)
+			}
+			for i := 0; i < len(es); i += 97 { // from the last offset of a batch on: no batch before it, and none left out that has what is asked for
+				from := es[i].Next() - 1
+				got, ok, err := x.FindTime(id, from, ms)
+				k := slices.IndexFunc(es[i:], func(e Entry) bool { return e.MaxTimestamp >= ms })
+				if err != nil || k >= 0 && !ok || ok && (got.Next() <= from || k >= 0 && got.Base > es[i+k].Base) {
+					t.Fatalf("partition %d from %d time %d: %+v, %v, %v", id, from, ms, got, ok, err)
+				}
 			}
 		}
 		total := 0

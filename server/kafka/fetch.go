@@ -3,7 +3,6 @@ package kafka
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -333,23 +332,4 @@ func holdsZstd(b []byte) bool {
 		b = b[min(len(b), batch.Bytes(b)):]
 	}
 	return false
-}
-
-// recordAt finds the first record of a batch with a time of ms or later.
-func recordAt(b []byte, ms int64) (offset, timestamp int64, err error) {
-	i, err := batch.Parse(b)
-	if err != nil {
-		return 0, 0, err
-	}
-	err = batch.EachTimestamp(b, &i, func(delta int32, t int64) bool {
-		if t >= ms {
-			offset, timestamp = i.Base+int64(delta), t
-			return false
-		}
-		return true
-	})
-	if err == nil && timestamp < ms {
-		err = fmt.Errorf("%w: none has a time of %d or later", batch.ErrRecord, ms)
-	}
-	return offset, timestamp, err
 }

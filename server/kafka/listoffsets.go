@@ -2,7 +2,7 @@ package kafka
 
 import (
 	"context"
-	"math"
+	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -68,11 +68,7 @@ func (b *Broker) listOne(part *catalog.Partition, at int64, req *kmsg.ListOffset
 	case at == listLatestTiered && version >= listTieredFrom, at == listPendingUpload && version >= listPendingFrom:
 		return
 	case at == listMaxTimestamp && version >= listMaxTimeFrom:
-		var found []byte
-		if found, err = b.p.BatchOfMaxTime(part); err == nil && found != nil {
-			i := batch.Head(found)
-			p.Offset, p.Timestamp, err = recordAt(found, i.MaxTimestamp)
-		}
+		p.Offset, p.Timestamp, err = b.offsetOfMaxTime(part)
 	case at < 0:
 		p.ErrorCode = kerr.UnsupportedVersion.Code
 		return
@@ -88,15 +84,94 @@ func (b *Broker) listOne(part *catalog.Partition, at int64, req *kmsg.ListOffset
 	}
 }
 
-// offsetAtTime finds the first record of time ms or later; −1, −1 when there is none.
+// offsetAtTime finds the first record from log start on of time ms or later; −1, −1 when there is none.
 func (b *Broker) offsetAtTime(part *catalog.Partition, ms int64) (offset, timestamp int64, err error) {
-	found, err := b.p.BatchAtTime(part, ms)
-	if err != nil || found == nil {
-		return listNotFound, -1, err
+	start := part.LogStart()
+	for from := start; ; {
+		found, err := b.p.BatchAtTime(part, from, ms)
+		if err != nil || found == nil {
+			return listNotFound, -1, err
+		}
+		i := batch.Head(found)
+		if i.MaxTimestamp >= ms {
+			offset, timestamp, ok, err := recordAt(found, int64(start), ms)
+			if ok || err != nil {
+				return offset, timestamp, err
+			}
+			if i.Base >= int64(start) {
+				return listNotFound, -1, fmt.Errorf("%w: none has a time of %d or later", batch.ErrRecord, ms)
+			}
+		}
+		from = journal.LogicalOffset(i.Base + int64(i.Count))
 	}
-	// Log start may have moved into the partition past what the index found; then any record will do that is late enough.
-	if i := batch.Head(found); i.MaxTimestamp < ms {
-		ms = math.MinInt64
+}
+
+// offsetOfMaxTime finds the first record of the largest time from log start on; −1, −1 when there is none.
+func (b *Broker) offsetOfMaxTime(part *catalog.Partition) (offset, timestamp int64, err error) {
+	ms, ok := b.p.MaxTime(part)
+	if !ok {
+		return listNotFound, -1, nil
 	}
-	return recordAt(found, ms)
+	if offset, timestamp, err = b.offsetAtTime(part, ms); err != nil || offset >= 0 {
+		return offset, timestamp, err
+	}
+	// That one lies below log start, which was put behind it: the batches' heads have to say.
+	ms, ok = 0, false
+	for from := part.LogStart(); from < part.HighWatermark(); {
+		found, err := b.p.Read(part, from, part.HighWatermark(), maxTimeRead, true, nil)
+		if err != nil || len(found) == 0 {
+			return listNotFound, -1, err
+		}
+		for ; len(found) >= batch.HeaderBytes; found = found[min(len(found), batch.Bytes(found)):] {
+			i := batch.Head(found)
+			from = journal.LogicalOffset(i.Base + int64(i.Count))
+			if i.Base < int64(part.LogStart()) { // its largest time may be of a record below it
+				if t, known, err := maxTimeIn(found[:min(len(found), batch.Bytes(found))], int64(part.LogStart())); err != nil {
+					return listNotFound, -1, err
+				} else if known && (!ok || t > ms) {
+					ms, ok = t, true
+				}
+			} else if !ok || i.MaxTimestamp > ms {
+				ms, ok = i.MaxTimestamp, true
+			}
+		}
+	}
+	if !ok {
+		return listNotFound, -1, nil
+	}
+	return b.offsetAtTime(part, ms)
+}
+
+// maxTimeRead is how much is read at once to look at heads.
+const maxTimeRead = 1 << 20
+
+// recordAt finds the first record of a batch at offset from or behind it with a time of ms or later.
+func recordAt(b []byte, from, ms int64) (offset, timestamp int64, ok bool, err error) {
+	i, err := batch.Parse(b)
+	if err != nil {
+		return listNotFound, -1, false, err
+	}
+	offset, timestamp = listNotFound, -1
+	err = batch.EachTimestamp(b, &i, func(delta int32, t int64) bool {
+		if at := i.Base + int64(delta); at >= from && t >= ms {
+			offset, timestamp, ok = at, t, true
+		}
+		return !ok
+	})
+	return offset, timestamp, ok, err
+}
+
+// maxTimeIn is the largest time of those records of a batch that are at offset from or behind it.
+func maxTimeIn(b []byte, from int64) (ms int64, ok bool, err error) {
+	i, err := batch.Parse(b)
+	if err != nil {
+		return 0, false, err
+	}
+	err = batch.EachTimestamp(b, &i, func(delta int32, t int64) bool {
+		if i.Base+int64(delta) >= from && (!ok || t > ms) {
+			ms, ok = t, true
+		}
+		return true
+	})
+	return ms, ok, err
 }
