@@ -81,6 +81,8 @@ func topicError(topic string, err error) error {
 		return nil
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
 		return fmt.Errorf("topic %q: %w Create it with: tidemark topic create %s", topic, err, topic)
+	case errors.Is(err, kerr.UnknownTopicID):
+		return fmt.Errorf("topic %q: it was deleted while it was read: %w", topic, err)
 	}
 	return fmt.Errorf("topic %q: %w", topic, err)
 }

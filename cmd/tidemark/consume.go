@@ -143,20 +143,21 @@ func (c *ConsumeCmd) spans(ctx context.Context, admin *kadm.Client, from start) 
 		switch {
 		case from.latest:
 			s.next = s.end
-		case from.offset >= 0: // an offset that was retired reads from the first one kept; one beyond the end waits there
+		case from.offset >= 0: // an offset that was retired reads from the first one kept
 			s.next = max(from.offset, first.Offset)
-			if !c.Follow {
-				s.next = min(s.next, s.end)
+			if c.Follow && s.next > s.end {
+				return nil, usageErrorf("--from: %d, but partition %d of topic %q ends at %d", s.next, id, c.Topic, s.end)
 			}
+			s.next = min(s.next, s.end)
 		case !from.time.IsZero():
 			at, ok := times.Lookup(c.Topic, id)
 			if !ok {
 				return nil, topicError(c.Topic, fmt.Errorf("partition %d: the broker gave no offset for the time", id))
 			}
 			s.next = at.Offset
-		}
-		if s.next > s.end {
-			return nil, usageErrorf("--from: %d, but partition %d of topic %q ends at %d", s.next, id, c.Topic, s.end)
+			if !c.Follow {
+				s.next = min(s.next, s.end) // records have come since, or are not committed yet
+			}
 		}
 		if c.Follow || s.next < s.end {
 			spans[id] = s
@@ -245,13 +246,8 @@ func (c *ConsumeCmd) print(e *env, spans map[int32]*span) error {
 			return out.Flush()
 		}
 		for _, ferr := range fetches.Errors() {
-			since, known := stuck[ferr.Partition]
-			if !known {
-				since = time.Now()
-				stuck[ferr.Partition] = since
-			}
-			s := spans[ferr.Partition]
-			if s == nil || kerr.IsRetriable(ferr.Err) && time.Since(since) < consumePatience {
+			s, stays := spans[ferr.Partition], staysStuck(stuck, ferr.Partition)
+			if s == nil || kerr.IsRetriable(ferr.Err) && !stays {
 				continue // it may pass
 			}
 			return errors.Join(topicError(ferr.Topic, fmt.Errorf("partition %d at offset %d: %w", ferr.Partition, s.next, ferr.Err)), out.Flush())
@@ -260,6 +256,16 @@ func (c *ConsumeCmd) print(e *env, spans map[int32]*span) error {
 			stopDone(cl, c.Topic, offsets, spans)
 		}
 	}
+}
+
+// staysStuck notes that a partition's fetch has failed, and says whether they have for too long.
+func staysStuck(stuck map[int32]time.Time, partition int32) bool {
+	since, known := stuck[partition]
+	if !known {
+		since = time.Now()
+		stuck[partition] = since
+	}
+	return time.Since(since) >= consumePatience
 }
 
 // isolation is what of transactions is read.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -40,7 +41,9 @@ func (c *ConsumeCmd) groupRun(e *env, from start) error {
 	}
 	cl, err := c.client(e.ctx, kgo.ConsumeTopics(c.Topic), kgo.ConsumerGroup(*c.Group), kgo.ConsumeResetOffset(begin), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
 		kgo.Balancers(kgo.RangeBalancer(), kgo.RoundRobinBalancer(), kgo.StickyBalancer()), // one of which every other client knows
-		kgo.FetchIsolationLevel(c.isolation()))
+		kgo.FetchIsolationLevel(c.isolation()),
+		kgo.KeepRetryableFetchErrors(), // one that stays is an error of ours
+	)
 	if err != nil {
 		return err
 	}
@@ -50,6 +53,7 @@ func (c *ConsumeCmd) groupRun(e *env, from start) error {
 	if c.Count != nil {
 		left = *c.Count
 	}
+	stuck := make(map[int32]time.Time) // partitions whose fetches fail, and since when
 	for left != 0 && e.ctx.Err() == nil {
 		most := 10000
 		if left > 0 {
@@ -61,6 +65,9 @@ func (c *ConsumeCmd) groupRun(e *env, from start) error {
 			return err
 		}
 		left -= int64(len(printed))
+		for _, r := range printed {
+			delete(stuck, r.Partition)
+		}
 		if len(printed) > 0 {
 			if err := cl.CommitRecords(context.WithoutCancel(e.ctx), printed...); err != nil {
 				fmt.Fprintf(e.stderr, "tidemark: group %q: not committed, another member may print it too: %s\n", *c.Group, oneLine(err))
@@ -73,7 +80,7 @@ func (c *ConsumeCmd) groupRun(e *env, from start) error {
 			case e.ctx.Err() != nil || errors.Is(ferr.Err, context.Canceled):
 			case errors.As(ferr.Err, &session) && !errors.Is(ferr.Err, kerr.InconsistentGroupProtocol) && !errors.Is(ferr.Err, kerr.InvalidGroupID): // the broker was away, or took it for dead: it joins again by itself
 				fmt.Fprintf(e.stderr, "tidemark: group %q: %s; joining again\n", *c.Group, oneLine(session.Err))
-			case kerr.IsRetriable(ferr.Err):
+			case kerr.IsRetriable(ferr.Err) && !staysStuck(stuck, ferr.Partition):
 			default:
 				return topicError(c.Topic, ferr.Err)
 			}

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
 	"strings"
+	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -23,6 +26,7 @@ const (
 	exitDamaged     = 6
 	exitDisk        = 7
 	exitInterrupted = 130
+	exitPipe        = 141
 )
 
 // exitTable is what --help shows of them.
@@ -39,6 +43,7 @@ var exitTable = []struct {
 	{exitDamaged, "the journal is damaged"},
 	{exitDisk, "fatal disk error while running"},
 	{exitInterrupted, "interrupted"},
+	{exitPipe, "whoever read the output has closed it"},
 }
 
 // exitHelp is the table as text.
@@ -81,11 +86,14 @@ func exitCode(err error) int {
 		explicit *exitError
 		kafka    *kerr.Error
 		conn     *kwire.ConnError
+		file     *fs.PathError
 		network  *net.OpError // not net.Error, which any syscall.Errno is
 	)
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &file) && file.Path == os.Stdout.Name() && errors.Is(file, syscall.EPIPE):
+		return exitPipe
 	case errors.As(err, &explicit):
 		return explicit.code
 	case errors.As(err, &kafka):

@@ -57,6 +57,7 @@ func (e *env) stderrIsTerminal() bool {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // else a closed pipe ends the process before it can leave its group
 	os.Exit(run(&env{ctx: ctx, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}, os.Args[1:]))
 }
 
@@ -97,7 +98,7 @@ func parse(e *env, cli *CLI, args []string) (*kong.Context, int) {
 
 // report says what went wrong, if anything did, and returns the exit code.
 func report(e *env, err error) int {
-	if err != nil {
+	if err != nil && exitCode(err) != exitPipe { // who closed the pipe has seen enough
 		fmt.Fprintf(e.stderr, "tidemark: %s\n", oneLine(err))
 	}
 	return exitCode(err)

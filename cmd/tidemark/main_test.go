@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -158,6 +160,8 @@ func TestExitCodes(t *testing.T) {
 		{fmt.Errorf("wrapped: %w", exitWith(exitDisk, io.ErrShortWrite)), 7},
 		{errInterrupted, 130},
 		{context.Canceled, 130},
+		{fmt.Errorf("wrapped: %w", &fs.PathError{Op: "write", Path: os.Stdout.Name(), Err: syscall.EPIPE}), 141},
+		{&net.OpError{Op: "write", Err: os.NewSyscallError("write", syscall.EPIPE)}, 3},
 	}
 	for _, tc := range cases {
 		if got := exitCode(tc.err); got != tc.want {

@@ -169,6 +169,11 @@ func (c *QosSetCmd) Run(e *env) error {
 	if err := qos.CheckName(c.Name); err != nil {
 		return usageErrorf("%w", err)
 	}
+	for flag, v := range map[string]*string{"--principal": c.Principal, "--client": c.Client, "--topic": c.Topic} {
+		if v != nil && *v == "" { // a variable of a script that is not set, say: the policy would be for everything
+			return usageErrorf("%s: it is empty; \"*\" is every one, \"none\" takes it out of the policy", flag)
+		}
+	}
 	if _, err := c.apply(map[string]any{}); err != nil { // before the node is asked
 		return err
 	}

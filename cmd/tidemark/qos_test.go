@@ -70,7 +70,7 @@ func TestQosSetKeepsWhatIsNotNamed(t *testing.T) {
 	}
 	for _, c := range []struct{ flag, value, says string }{
 		{"--floor", "strong", "the levels are"}, {"--deadline", "soon", "like 50ms"}, {"--produce-rate", "fast", "like 5MiB/s"}, {"--fetch-rate", "-1", "like 5MiB/s"},
-		{"--request-rate", "1.5", "like 100/s"}, {"--in-flight", "x", "like 8MiB"}, {"--weight", "0", "from 1 to"},
+		{"--request-rate", "1.5", "like 100/s"}, {"--in-flight", "x", "like 8MiB"}, {"--weight", "0", "from 1 to"}, {"--client", "", "it is empty"}, {"--topic", "", "it is empty"},
 	} {
 		if r := set("p", c.flag+"="+c.value); r.code != exitUsage || !strings.Contains(r.stderr, c.flag) || !strings.Contains(r.stderr, c.says) {
 			t.Errorf("%s %s: exit code %d: %s", c.flag, c.value, r.code, r.stderr)

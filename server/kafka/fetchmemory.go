@@ -15,7 +15,7 @@ type fetchMemory struct {
 
 	mu      sync.Mutex
 	free    int64          // less than nothing when a batch was larger than all or came between counting and reading, or since buffers are up to a quarter larger than what is read; guarded by mu
-	waiting []*fetchWanted // in the order in which they came; guarded by mu
+	waiting []*fetchWanted // that a share is not enough for, in the order in which they came; guarded by mu
 }
 
 // fetchWanted is an answer that waits for memory.
@@ -46,7 +46,7 @@ func (m *fetchMemory) take(ctx context.Context, least, want int64) (got int64, o
 	}
 	w := &fetchWanted{least: least, want: want}
 	m.mu.Lock()
-	if len(m.waiting) == 0 && m.grant(w) {
+	if (len(m.waiting) == 0 || m.modest(w)) && m.grant(w) {
 		m.mu.Unlock()
 		return w.got, true
 	}
@@ -66,12 +66,15 @@ func (m *fetchMemory) take(ctx context.Context, least, want int64) (got int64, o
 	for i := range m.waiting {
 		if m.waiting[i] == w {
 			m.waiting = append(m.waiting[:i], m.waiting[i+1:]...)
-			m.wake() // a smaller one behind it may fit
+			m.wake() // the next one may fit
 			return 0, false
 		}
 	}
 	return w.got, true // granted meanwhile
 }
+
+// modest says whether a share, or less, is enough for w. Then it passes those that wait: they need more than that, and may have to wait for long. mu is held.
+func (m *fetchMemory) modest(w *fetchWanted) bool { return min(w.least, w.want) <= m.free/fetchShares }
 
 // grant returns false if there is too little. mu is held.
 func (m *fetchMemory) grant(w *fetchWanted) bool {
@@ -92,13 +95,18 @@ func (m *fetchMemory) give(n int64) {
 	m.wake()
 }
 
-// wake serves who waits. mu is held.
+// wake serves who waits: the first ones, and those behind them that are modest. mu is held.
 func (m *fetchMemory) wake() {
-	for len(m.waiting) > 0 && m.grant(m.waiting[0]) {
-		close(m.waiting[0].granted)
-		m.waiting[0] = nil
-		m.waiting = m.waiting[1:]
+	left := m.waiting[:0]
+	for _, w := range m.waiting {
+		if (len(left) == 0 || m.modest(w)) && m.grant(w) {
+			close(w.granted)
+		} else {
+			left = append(left, w)
+		}
 	}
+	clear(m.waiting[len(left):])
+	m.waiting = left
 }
 
 func (m *fetchMemory) status() FetchMemory {

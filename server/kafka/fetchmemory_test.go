@@ -57,7 +57,7 @@ func TestFetchMemoryInTurn(t *testing.T) {
 		leaves, leave := context.WithCancel(ctx)
 		wait(leaves, 800)
 		wait(ctx, 600)
-		wait(ctx, 50) // would fit, and waits for its turn
+		wait(ctx, 50) // would fit, and waits for its turn: it is more than a share
 		if s := m.status(); s.Waiting != 3 {
 			t.Fatalf("%+v", s)
 		}
@@ -65,6 +65,10 @@ func TestFetchMemoryInTurn(t *testing.T) {
 		if got := <-done; got != -1 {
 			t.Errorf("who left got %d", got)
 		}
+		if got, ok := m.take(ctx, 6, 6); !ok || got != 6 { // less than a share goes past them
+			t.Errorf("a small answer gets %d", got)
+		}
+		m.give(6)
 		m.give(450)
 		synctest.Wait()
 		if len(done) != 0 {
