@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -201,7 +202,7 @@ func (c *ConsumeCmd) print(e *env, spans map[int32]*span) error {
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()), // records that went away are an error, not a silent jump
 		kgo.FetchIsolationLevel(c.isolation()),
 		kgo.KeepControlRecords(), // they count towards the end
-		kgo.FetchMaxWait(time.Second),
+		kgo.FetchMaxWait(fetchWait),
 		kgo.KeepRetryableFetchErrors(), // one that stays is an error of ours
 	)
 	if err != nil {
@@ -219,7 +220,13 @@ func (c *ConsumeCmd) print(e *env, spans map[int32]*span) error {
 				return err
 			}
 		}
-		fetches := cl.PollRecords(e.ctx, 10000)
+		fetches, idle := c.poll(e.ctx, cl)
+		if idle {
+			if err := c.settle(e.ctx, spans); err != nil && e.ctx.Err() == nil {
+				return err
+			}
+			maps.DeleteFunc(spans, func(_ int32, s *span) bool { return s.next >= s.end })
+		}
 		for iter := fetches.RecordIter(); !iter.Done(); {
 			r := iter.Next()
 			s, mine := spans[r.Partition]
@@ -257,6 +264,22 @@ func (c *ConsumeCmd) print(e *env, spans map[int32]*span) error {
 		}
 	}
 }
+
+// poll gets records. Idle: there were none for so long that the ends of spans have to be looked at.
+func (c *ConsumeCmd) poll(ctx context.Context, cl *kgo.Client) (fetches kgo.Fetches, idle bool) {
+	if c.Follow {
+		return cl.PollRecords(ctx, pollRecords), false
+	}
+	short, cancel := context.WithTimeout(ctx, settleAfter)
+	defer cancel()
+	if fetches = cl.PollRecords(short, pollRecords); errors.Is(fetches.Err0(), context.DeadlineExceeded) && ctx.Err() == nil {
+		return nil, true
+	}
+	return fetches, false
+}
+
+// pollRecords is the most that is printed between two looks at what else there is to do.
+const pollRecords = 10000
 
 // staysStuck notes that a partition's fetch has failed, and says whether they have for too long.
 func staysStuck(stuck map[int32]time.Time, partition int32) bool {
