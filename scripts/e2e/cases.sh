@@ -346,8 +346,8 @@ journal_is_sound() {
   echo "bytes=$(du -sb "$E2E_DATA" | cut -f 1)"
 }
 
-# journal_has_codec CODEC: in every topic whose name has the codec, most batches must have come under it. Clients send a batch that would not
-# get smaller as it is, so not all; a broker whose versions make a client drop its codec without a word shows here and nowhere else.
+# journal_has_codec CODEC: in every topic whose name has the codec, most records must have come under it. Clients send a batch that would not
+# get smaller as it is, which those of few records are, so not all, nor most of the batches; a broker whose versions make a client drop its codec without a word shows here and nowhere else.
 journal_has_codec() {
   local codec=$1 dump=$E2E_DATA.dump
   [[ -e $dump ]] || "$E2E_TIDEMARK" journal dump "$E2E_DATA" >"$dump"
@@ -357,13 +357,15 @@ journal_has_codec() {
       topic = substr($0, RSTART + 11, RLENGTH - 11)
       sub(/-[0-9]+$/, "", topic)
       if (index(topic, "-" codec "-") == 0) next
-      batches[topic]++
-      if ($0 ~ " codec=" codec " ") { asked[topic]++; all++ } else others++
+      match($0, / count=[0-9]+/)
+      count = substr($0, RSTART + 7, RLENGTH - 7)
+      records[topic] += count
+      if ($0 ~ " codec=" codec " ") { asked[topic] += count; all++ } else others++
     }
     END {
-      for (topic in batches) {
+      for (topic in records) {
         topics++
-        if (asked[topic] * 2 <= batches[topic]) { print topic ": " asked[topic] + 0 " of " batches[topic] " batches" >"/dev/stderr"; bad = 1 }
+        if (asked[topic] * 2 <= records[topic]) { print topic ": " asked[topic] + 0 " of " records[topic] " records" >"/dev/stderr"; bad = 1 }
       }
       if (topics == 0) { print "no topic" >"/dev/stderr"; bad = 1 }
       print "topics=" topics + 0, "batches=" all + 0, "others=" others + 0
