@@ -258,7 +258,7 @@ func (p *Pipeline) BatchAtTime(part *catalog.Partition, from journal.LogicalOffs
 		p.indexDamaged(err)
 		return nil, err
 	}
-	if from = max(e.Base, from); from >= part.HighWatermark() {
+	if from = max(e.Base, from, part.LogStart()); from >= part.HighWatermark() { // log start may have moved
 		return nil, nil
 	}
 	return p.Read(part, from, part.HighWatermark(), 0, true, nil)

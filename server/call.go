@@ -50,7 +50,7 @@ func (s *Session) call(h kafka.Header, c *chunk, n int, wait time.Duration) {
 		if resp, ok := s.srv.broker.TryHeartbeat(h); ok {
 			one.chunk.Release()
 			s.calls.waiting.Add(-1)
-			s.out.complete(one.slot, one.bytes, answered{bytes: kafka.AppendResponse(nil, h.CorrelationID, resp)}) // endData sends it
+			s.out.complete(one.slot, one.bytes, answered{Layout: kafka.Layout{Small: kafka.AppendResponse(nil, h.CorrelationID, resp)}}) // endData sends it
 			return
 		}
 	}
@@ -129,7 +129,7 @@ func (s *Session) serve(c call) {
 	s.throttle(kafka.SetThrottle(resp, wait))
 	a := layOut(c.header.CorrelationID, resp, release)
 	a.labels = labels
-	if n := a.size(); n > s.srv.opts.ConnectionUnsentBytes {
+	if n := a.Bytes(); n > s.srv.opts.ConnectionUnsentBytes {
 		s.unsent.Store(int64(n)) // until it was sent: the next call waits for that
 	}
 	if s.out.complete(c.slot, c.bytes, a) {
@@ -141,15 +141,12 @@ func (s *Session) serve(c call) {
 func layOut(correlationID int32, resp kmsg.Response, release func()) answered {
 	f, ok := resp.(*kafka.FetchAnswer)
 	if !ok {
-		return answered{bytes: kafka.AppendResponse(nil, correlationID, resp), release: release}
+		return answered{Layout: kafka.Layout{Small: kafka.AppendResponse(nil, correlationID, resp)}, release: release}
 	}
 	l, memory := f.LayOut(correlationID)
-	var once sync.Once // given back twice, the memory would have two owners
-	return answered{bytes: l.Small, lent: l.Lent, release: func() {
-		once.Do(func() {
-			release()
-			f.Release()
-			memory.Put()
-		})
-	}}
+	return answered{Layout: l, release: sync.OnceFunc(func() { // given back twice, the memory would have two owners
+		release()
+		f.Release()
+		memory.Put()
+	})}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // copyBelow is the size up to which a response is copied into the common buffer, so that many leave in one write.
-const copyBelow = 16 << 10
+const copyBelow = kafka.LendAbove
 
 // keptBuffer and keptPieces are the most that a connection keeps of its common buffer, and places for what goes in between, for use again.
 const (
@@ -104,19 +104,16 @@ func (o *outbound) lay(a answered) {
 			o.tally(r.Level, r.Labels)
 		}
 		o.reuse(a.produce)
-	case len(a.lent) > 0:
-		at, last := len(o.small), len(a.lent)-1
-		for i, l := range a.lent {
-			o.pieces = append(o.pieces, piece{bytes: l.Bytes, after: at + l.After})
-			if i == last {
-				o.pieces[len(o.pieces)-1].release = a.release
-			}
+	case len(a.Lent) > 0:
+		for _, l := range a.Lent {
+			o.pieces = append(o.pieces, piece{bytes: l.Bytes, after: len(o.small) + l.After})
 		}
-		o.small = append(o.small, a.bytes...)
-	case len(a.bytes) > copyBelow:
-		o.pieces = append(o.pieces, piece{bytes: a.bytes, after: len(o.small), release: a.release})
+		o.pieces[len(o.pieces)-1].release = a.release
+		o.small = append(o.small, a.Small...)
+	case len(a.Small) > copyBelow:
+		o.pieces = append(o.pieces, piece{bytes: a.Small, after: len(o.small), release: a.release})
 	default:
-		o.small = append(o.small, a.bytes...)
+		o.small = append(o.small, a.Small...)
 		a.drop()
 	}
 }
@@ -128,15 +125,6 @@ func (o *outbound) tally(level qos.Level, labels *pipeline.Labels) {
 		return
 	}
 	o.laid = append(o.laid, laid{level: level, labels: labels, n: 1})
-}
-
-// size is how many bytes a response that is no Produce has.
-func (a *answered) size() int {
-	n := len(a.bytes)
-	for i := range a.lent {
-		n += len(a.lent[i].Bytes)
-	}
-	return n
 }
 
 // drop lets go of a response that is not sent, or that was copied.

@@ -37,10 +37,10 @@ func TestAnswersLeaveInOrder(t *testing.T) {
 			b := make([]byte, n)
 			binary.BigEndian.PutUint32(b, uint32(i))
 			want = append(want, b...)
-			made[i].bytes = b
+			made[i].Small = b
 			if random.IntN(10) == 0 { // some of it is lent, in two parts
 				k := 4 + random.IntN(n-3)
-				made[i] = answered{bytes: slices.Concat(b[:3], b[k:]), lent: []kafka.Lent{{Bytes: b[3:4], After: 3}, {Bytes: b[4:k], After: 3}}}
+				made[i] = answered{Layout: kafka.Layout{Small: slices.Concat(b[:3], b[k:]), Lent: []kafka.Lent{{Bytes: b[3:4], After: 3}, {Bytes: b[4:k], After: 3}}}}
 			}
 			held.Add(1)
 			made[i].release = func() { held.Add(-1) }
@@ -100,7 +100,7 @@ func TestRestGoesBeforeWhatCameSince(t *testing.T) {
 	s := &Session{srv: &Server{opts: Options{SendTimeout: time.Hour, ConnectionUnsentBytes: 1 << 20}}, conn: conn, taken: make(chan struct{}, 1)}
 	o := &s.out
 	o.now = func() time.Duration { return 0 }
-	answer := func(slot uint64, b []byte) { o.complete(slot, 1, answered{bytes: b}) }
+	answer := func(slot uint64, b []byte) { o.complete(slot, 1, answered{Layout: kafka.Layout{Small: b}}) }
 	large := bytes.Repeat([]byte("L"), copyBelow+1)
 	answer(0, []byte("abc"))
 	out := o.take()
@@ -125,7 +125,7 @@ func TestWhatWaitsBehindALargeAnswer(t *testing.T) {
 	s.out.now = func() time.Duration { return 0 }
 	large := bytes.Repeat([]byte("L"), copyBelow+1)
 	released := false
-	s.out.complete(0, 1, answered{bytes: large, release: func() { released = true }})
+	s.out.complete(0, 1, answered{Layout: kafka.Layout{Small: large}, release: func() { released = true }})
 	done := make(chan struct{})
 	go func() {
 		s.deliver()
@@ -139,7 +139,7 @@ func TestWhatWaitsBehindALargeAnswer(t *testing.T) {
 	for slot := range uint64(300) {
 		b := fmt.Sprintf("%d,", slot)
 		want += b
-		if s.out.complete(1+slot, 1, answered{bytes: []byte(b)}) {
+		if s.out.complete(1+slot, 1, answered{Layout: kafka.Layout{Small: []byte(b)}}) {
 			s.Wake()
 		}
 	}
@@ -167,11 +167,11 @@ func TestLargeAnswerBehindASmallOne(t *testing.T) {
 	s := &Session{srv: &Server{opts: Options{SendTimeout: time.Hour, ConnectionUnsentBytes: 1 << 20}}, conn: conn, taken: make(chan struct{}, 1), ctx: t.Context()}
 	s.out.now = func() time.Duration { return 0 }
 	large := bytes.Repeat([]byte("L"), copyBelow+1)
-	if s.out.complete(1, 1, answered{bytes: large}) {
+	if s.out.complete(1, 1, answered{Layout: kafka.Layout{Small: large}}) {
 		t.Error("it is not its turn")
 	}
 	s.paused.Store(true)
-	if s.out.complete(0, 1, answered{bytes: []byte("small")}) {
+	if s.out.complete(0, 1, answered{Layout: kafka.Layout{Small: []byte("small")}}) {
 		s.Wake()
 	}
 	<-conn.wake
@@ -194,7 +194,7 @@ func TestNothingFollowsPartOfAnAnswer(t *testing.T) {
 	conn.wake = make(chan struct{}, 1)
 	s := &Session{srv: &Server{opts: Options{SendTimeout: time.Hour, ConnectionUnsentBytes: 100}}, conn: conn, taken: make(chan struct{}, 1), ctx: t.Context()}
 	s.out.now = func() time.Duration { return 0 }
-	s.out.complete(0, 1, answered{bytes: bytes.Repeat([]byte("L"), copyBelow+1)})
+	s.out.complete(0, 1, answered{Layout: kafka.Layout{Small: bytes.Repeat([]byte("L"), copyBelow+1)}})
 	done := make(chan struct{})
 	go func() {
 		s.deliver()
@@ -206,7 +206,7 @@ func TestNothingFollowsPartOfAnAnswer(t *testing.T) {
 	if !conn.closed {
 		t.Error("the connection is not closed")
 	}
-	if s.out.complete(1, 1, answered{bytes: []byte("more")}) {
+	if s.out.complete(1, 1, answered{Layout: kafka.Layout{Small: []byte("more")}}) {
 		s.Wake()
 	}
 	s.flush(conn)

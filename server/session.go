@@ -322,13 +322,12 @@ func (l *labels) of(who *kafka.Client, topic string, weight int) *pipeline.Label
 
 // answered is a response that is ready: a Produce to be laid out, or bytes.
 type answered struct {
-	produce *kafka.Produce
-	bytes   []byte           // but for what is lent
-	lent    []kafka.Lent     // goes between them and is not copied
-	release func()           // gives the memory of both back; nil: nothing does
-	labels  *pipeline.Labels // of a Fetch
-	charged int64            // in the connection's budget
-	full    bool
+	produce      *kafka.Produce
+	kafka.Layout                  // of any other
+	release      func()           // gives its memory back; nil: nothing does
+	labels       *pipeline.Labels // of a Fetch
+	charged      int64            // in the connection's budget
+	full         bool
 }
 
 // piece is a part of a response that has its own memory. It is sent behind the first after bytes of small.

@@ -55,7 +55,7 @@ func (c *ConsumeCmd) groupRun(e *env, from start) error {
 	}
 	stuck := make(map[int32]time.Time) // partitions whose fetches fail, and since when
 	for left != 0 && e.ctx.Err() == nil {
-		most := 10000
+		most := pollRecords
 		if left > 0 {
 			most = int(min(left, int64(most)))
 		}

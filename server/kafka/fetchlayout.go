@@ -23,8 +23,8 @@ type Lent struct {
 const (
 	// lendFrom is the size from which a partition's batches are lent. Copying fewer costs less than one more vector of a write.
 	lendFrom = 4 << 10
-	// lendAbove is the size of a response up to which all is copied: so it may leave together with others.
-	lendAbove = 16 << 10
+	// LendAbove is the size of a response up to which all is copied: so it may leave together with others.
+	LendAbove = 16 << 10
 )
 
 // LayOut lays a Fetch response out with its length prefix and header. Large batches stay where they were read to, until Release; memory is what else it takes, the caller's to give back.
@@ -33,8 +33,8 @@ const (
 func (f *FetchAnswer) LayOut(correlationID int32) (Layout, *bufpool.Buffer) {
 	small, lent, pieces := f.sizes()
 	l := fetchLayout{flexible: f.Version >= 12, lendFrom: lendFrom}
-	if small+lent <= lendAbove {
-		small, l.lendFrom = small+lent, lendAbove
+	if small+lent <= LendAbove {
+		small, l.lendFrom = small+lent, LendAbove
 	} else if pieces > 0 {
 		l.Lent = make([]Lent, 0, pieces)
 	}

@@ -117,22 +117,23 @@ func (b *Broker) offsetOfMaxTime(part *catalog.Partition) (offset, timestamp int
 	}
 	// That one lies below log start, which was put behind it: the batches' heads have to say.
 	ms, ok = 0, false
-	for from := part.LogStart(); from < part.HighWatermark(); {
+	start := part.LogStart()
+	for from := start; from < part.HighWatermark(); {
 		found, err := b.p.Read(part, from, part.HighWatermark(), maxTimeRead, true, nil)
 		if err != nil || len(found) == 0 {
 			return listNotFound, -1, err
 		}
-		for ; len(found) >= batch.HeaderBytes; found = found[min(len(found), batch.Bytes(found)):] {
-			i := batch.Head(found)
+		for len(found) >= batch.HeaderBytes {
+			one := found[:min(len(found), batch.Bytes(found))]
+			found = found[len(one):]
+			i := batch.Head(one)
 			from = journal.LogicalOffset(i.Base + int64(i.Count))
-			if i.Base < int64(part.LogStart()) { // its largest time may be of a record below it
-				if t, known, err := maxTimeIn(found[:min(len(found), batch.Bytes(found))], int64(part.LogStart())); err != nil {
-					return listNotFound, -1, err
-				} else if known && (!ok || t > ms) {
-					ms, ok = t, true
-				}
-			} else if !ok || i.MaxTimestamp > ms {
-				ms, ok = i.MaxTimestamp, true
+			t, known, err := maxTimeIn(one, int64(start))
+			if err != nil {
+				return listNotFound, -1, err
+			}
+			if known && (!ok || t > ms) {
+				ms, ok = t, true
 			}
 		}
 	}
@@ -164,8 +165,8 @@ func recordAt(b []byte, from, ms int64) (offset, timestamp int64, ok bool, err e
 // maxTimeIn is the largest time of those records of a batch that are at offset from or behind it.
 func maxTimeIn(b []byte, from int64) (ms int64, ok bool, err error) {
 	i, err := batch.Parse(b)
-	if err != nil {
-		return 0, false, err
+	if err != nil || i.Base >= from {
+		return i.MaxTimestamp, err == nil, err
 	}
 	err = batch.EachTimestamp(b, &i, func(delta int32, t int64) bool {
 		if i.Base+int64(delta) >= from && (!ok || t > ms) {

@@ -27,11 +27,6 @@ var whyNot = map[string]string{
 // RequestRoom is what a Produce request may take beside its batch, bytes: client id, topic and the like. A batch that is allowed has to fit into a request.
 const RequestRoom = 4 << 10
 
-func isBetween(s string, least, most int) bool {
-	n, err := strconv.Atoi(s)
-	return err == nil && n >= least && n <= most
-}
-
 // checkTopicConfig says why a topic cannot have a setting.
 func (b *Broker) checkTopicConfig(name string, value *string) error {
 	if value == nil {
@@ -40,7 +35,8 @@ func (b *Broker) checkTopicConfig(name string, value *string) error {
 	v := *value
 	switch name {
 	case catalog.ConfigMaxMessageBytes:
-		if most := b.cfg.RequestMaxBytes - RequestRoom; !isBetween(v, 61, most) {
+		most := b.cfg.RequestMaxBytes - RequestRoom
+		if n, err := strconv.Atoi(v); err != nil || n < 61 || n > most {
 			return fmt.Errorf("%s: %q is not a number of bytes from 61 to %d (request.max, less %d for the rest of a request)", name, v, most, RequestRoom)
 		}
 	case configCleanupPolicy:
