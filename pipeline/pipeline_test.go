@@ -550,3 +550,47 @@ func TestQueuedRequestsFailWithTheDisk(t *testing.T) {
 	}
 	w.onceEach(t)
 }
+
+// failsMeanwhile is a request's owner, and has the disk fail while the write goroutine is at the request, and the respond goroutine act on it.
+type failsMeanwhile struct {
+	p        *Pipeline
+	answered []error
+}
+
+func (f *failsMeanwhile) Serialized(*Request) {
+	f.p.fatal(errors.New("input/output error"))
+	<-f.p.respond.wake
+	f.p.respond.step()
+}
+
+func (f *failsMeanwhile) Answer(r *Request) Waker {
+	f.answered = append(f.answered, r.Err)
+	return nil
+}
+
+// TestRequestBeingWrittenFailsWithTheDisk: what the write goroutine holds while the disk fails is behind the last flush, and is answered all the same.
+func TestRequestBeingWrittenFailsWithTheDisk(t *testing.T) {
+	p, err := openStill(testOptions(vfs.NewMem()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := &failsMeanwhile{p: p}
+	r := command(catalog.Command{CreateTopic: &catalog.CreateTopic{Name: "t", ID: catalog.TopicID{1}, Partitions: 1}})
+	r.Owner = owner
+	if err := p.Submit([]*Request{r}); err != nil {
+		t.Fatal(err)
+	}
+	p.write.step()
+	select {
+	case <-p.respond.wake:
+		p.respond.step()
+	default:
+		t.Error("nobody looks at the request any more")
+	}
+	if len(owner.answered) != 1 || !errors.Is(owner.answered[0], ErrFailed) {
+		t.Errorf("answers: %v, want one: %v", owner.answered, ErrFailed)
+	}
+	if err := p.Close(); err == nil {
+		t.Error("closed without the disk's error")
+	}
+}

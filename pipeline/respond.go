@@ -53,7 +53,7 @@ type queue struct {
 const deadlineTick = 10 * time.Millisecond
 
 // add takes requests over from the write goroutine, before written moves past them. It returns true if the respond goroutine has to look at them before the next flush: some can be
-// answered without one, or have a deadline that it is not awake for.
+// answered without one, or have a deadline that it is not awake for, or there is no next flush: the disk failed while the write goroutine had them.
 func (s *responder) add(reqs []*Request) bool {
 	now := false
 	s.pending.Add(int64(len(reqs)))
@@ -65,7 +65,7 @@ func (s *responder) add(reqs []*Request) bool {
 	s.mu.Lock()
 	s.incoming = append(s.incoming, reqs...)
 	s.mu.Unlock()
-	return now
+	return now || s.p.failed.Load() // looked at last: who fails later wakes the respond goroutine, and it finds them
 }
 
 // refuse answers requests with err: nothing of them was written, or nothing more can be said of them.
