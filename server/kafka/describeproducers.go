@@ -11,6 +11,7 @@ import (
 func (b *Broker) describeProducers(ctx context.Context, _ *Client, kreq kmsg.Request) kmsg.Response {
 	req := kreq.(*kmsg.DescribeProducersRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeProducersResponse)
+	b.p.CatchUp() // a producer is known when the follow stage has seen what it wrote
 	view := b.p.View()
 	for _, rt := range req.Topics {
 		t := kmsg.NewDescribeProducersResponseTopic()
