@@ -49,6 +49,9 @@ func (in *inbound) feed(s *Session, p []byte) {
 	}
 }
 
+// partial says that a part of a frame is there, or that bytes were put aside.
+func (in *inbound) partial() bool { return in.whole > 0 || in.prefixN > 0 || in.held() }
+
 // gathered says that a frame that came in pieces is there as a whole, and waits.
 func (in *inbound) gathered() bool { return in.whole > 0 && len(in.part) == in.whole }
 
@@ -166,6 +169,9 @@ func (s *Session) dispatch(frame []byte, c *chunk) bool {
 		return false
 	}
 	s.named(&h)
+	if s.beats++; kmsg.Key(h.Key) != kmsg.Heartbeat {
+		s.beats = 0
+	}
 	wait := time.Duration(0)
 	if s.limits.says != nil { // which owes has looked up for this frame
 		wait = s.srv.broker.TakeRequest(s.limits.says, s.who.Load(), s.now)

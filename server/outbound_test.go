@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"tidemark/qos"
 	"tidemark/server/kafka"
 )
 
@@ -322,5 +323,6 @@ func (c *stingyConn) Wake() {
 
 func (c *stingyConn) Pause()               {}
 func (c *stingyConn) Resume()              {}
+func (c *stingyConn) Rest(*qos.Policies)   {}
 func (c *stingyConn) Close()               {}
 func (c *stingyConn) RemoteAddr() net.Addr { return nil }

@@ -38,6 +38,7 @@ type Session struct {
 	later  []laid    // answers that are sent, of which the client has not taken all yet
 	held   []func()  // gives back the memory of answers that the client has not taken yet
 	bufs   [][]byte  // to be used again
+	beats  int       // heartbeats that came one after the other, and nothing else
 	left   int       // unsent when it was looked last
 	since  time.Time // when it was last seen to shrink
 
@@ -108,6 +109,9 @@ func (s *Session) Data(io ioConn, p []byte) {
 	s.look()
 	s.in.feed(s, p)
 	s.endData(io)
+	if s.beats >= restBeats && s.atRest(io) {
+		io.Rest(s.limits.set)
+	}
 }
 
 // endData submits what was read in this turn, sends what was answered at once, and stops reading when a budget is used up.

@@ -35,6 +35,7 @@ type gnetTransport struct {
 	loops map[gnet.EventLoop]*gnetLoop // guarded by mu
 
 	waiting atomic.Int32 // connections with a second descriptor
+	rest    *restSet     // connections that send heartbeats alone; nil: there is none on this system
 }
 
 // gnetLoop is what the connections of one event loop share.
@@ -51,6 +52,9 @@ func listenGnet(addr string, loops int, srv sessions) (transport, error) {
 	}
 	l.Close()
 	t := &gnetTransport{srv: srv, booted: make(chan struct{}), ended: make(chan error, 1), loops: make(map[gnet.EventLoop]*gnetLoop)}
+	if t.rest, err = newRestSet(); err != nil {
+		return nil, err
+	}
 	go func() {
 		err := gnet.Run(t, "tcp://"+addr,
 			gnet.WithNumEventLoop(loops), gnet.WithReuseAddr(true), gnet.WithTCPKeepAlive(time.Minute),
@@ -70,6 +74,7 @@ func listenGnet(addr string, loops int, srv sessions) (transport, error) {
 	select {
 	case <-t.booted:
 	case err := <-t.ended:
+		t.rest.close()
 		return nil, fmt.Errorf("listen %s: %w", addr, err)
 	}
 	return t, nil
@@ -135,6 +140,7 @@ func (t *gnetTransport) OnTraffic(c gnet.Conn) gnet.Action {
 	if err != nil {
 		return gnet.Close
 	}
+	gc.stir() // it is not read at rest, unless gnet had bytes left
 	gc.s.Data(gc, p)
 	c.Discard(n)
 	return gnet.None
@@ -142,6 +148,7 @@ func (t *gnetTransport) OnTraffic(c gnet.Conn) gnet.Action {
 
 func (t *gnetTransport) OnClose(c gnet.Conn, _ error) gnet.Action {
 	if gc, ok := c.Context().(*gnetConn); ok {
+		gc.stir()
 		gc.mu.Lock()
 		gc.closed = true
 		second := gc.second
@@ -174,6 +181,7 @@ func (t *gnetTransport) Close() error {
 	}
 	cancel()
 	<-stopped
+	t.rest.close()
 	return err
 }
 
@@ -188,6 +196,7 @@ type gnetConn struct {
 	fd     int
 
 	mu     sync.Mutex
+	rest   rested   // guarded by mu
 	closed bool     // its loop alone writes, under mu; gnet closes the descriptor behind OnClose
 	second *os.File // the same socket, to wait for the client with; guarded by mu
 }
@@ -198,6 +207,9 @@ func (gc *gnetConn) Wake() { gc.el.Execute(context.Background(), gc) }
 // Run is gnet's Runnable.
 func (gc *gnetConn) Run(context.Context) error {
 	if !gc.closed {
+		if gc.stir() {
+			gc.Resume()
+		}
 		gc.s.Turn(gc)
 	}
 	return nil
