@@ -79,8 +79,7 @@ func (r *restSet) run(conn syscall.RawConn) {
 			}
 			for _, e := range events[:n] {
 				if gc := r.of(e.Fd); gc != nil && !r.beat(gc, buf[:]) {
-					r.remove(gc)
-					_ = gc.el.Execute(context.Background(), stirred{gc})
+					gc.el.Execute(context.Background(), stirred{gc})
 				}
 			}
 		}
@@ -97,7 +96,7 @@ func (r *restSet) of(fd int32) *gnetConn {
 func (r *restSet) beat(gc *gnetConn, buf []byte) bool {
 	gc.mu.Lock()
 	defer gc.mu.Unlock()
-	if gc.closed || !gc.rest.is {
+	if !gc.rest.is { // it left meanwhile
 		return true
 	}
 	fd := uintptr(gc.fd)
@@ -117,11 +116,12 @@ func (r *restSet) beat(gc *gnetConn, buf []byte) bool {
 		}
 		took, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&buf[0])), n, unix.MSG_DONTWAIT, 0, 0)
 		if errno != 0 || took != n || int(sent) != len(r.answer) { // half an answer, or one to what is still there
+			gc.leaveRest()
 			gc.c.Close()
 		}
 		return true
 	}
-	gc.rest.is = false
+	gc.leaveRest()
 	return false
 }
 
@@ -135,13 +135,9 @@ func (r *restSet) add(gc *gnetConn) bool {
 	return true
 }
 
-// remove is called before the descriptor is closed.
 func (r *restSet) remove(gc *gnetConn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.conns[int32(gc.fd)] != gc {
-		return
-	}
 	delete(r.conns, int32(gc.fd))
 	if r.epoll >= 0 {
 		_ = unix.EpollCtl(r.epoll, unix.EPOLL_CTL_DEL, gc.fd, nil)
@@ -153,11 +149,16 @@ type stirred struct{ gc *gnetConn }
 
 // Run is gnet's Runnable.
 func (s stirred) Run(context.Context) error {
-	s.gc.Resume()
+	s.gc.mu.Lock()
+	again := s.gc.rest.is // it was read meanwhile, and rests again
+	s.gc.mu.Unlock()
+	if !again {
+		s.gc.Resume()
+	}
 	return nil
 }
 
-// Rest has the set answer the connection's heartbeats. It goes on in the set until something else comes, or the loop has something to do with it.
+// Rest has the set answer the connection's heartbeats, until something else comes, or the loop has something to do with it. The connection is in the set while rest.is, and changes both under mu.
 func (gc *gnetConn) Rest(policies *qos.Policies) {
 	r := gc.t.rest
 	if r == nil || gc.closed || gc.loop.epoll < 0 {
@@ -165,10 +166,12 @@ func (gc *gnetConn) Rest(policies *qos.Policies) {
 	}
 	gc.events(0) // first: one of the two reads
 	gc.mu.Lock()
-	gc.rest = rested{is: true, policies: policies}
+	ok := r.add(gc)
+	if ok {
+		gc.rest = rested{is: true, policies: policies}
+	}
 	gc.mu.Unlock()
-	if !r.add(gc) {
-		gc.stir()
+	if !ok {
 		gc.Resume()
 	}
 }
@@ -176,11 +179,16 @@ func (gc *gnetConn) Rest(policies *qos.Policies) {
 // stir takes the connection out of the set; it returns false if it was not there. Its loop does not read it yet.
 func (gc *gnetConn) stir() bool {
 	gc.mu.Lock()
-	was := gc.rest.is
-	gc.rest.is = false
-	gc.mu.Unlock()
-	if was {
-		gc.t.rest.remove(gc)
+	defer gc.mu.Unlock()
+	return gc.leaveRest()
+}
+
+// leaveRest is stir for who holds mu.
+func (gc *gnetConn) leaveRest() bool {
+	if !gc.rest.is {
+		return false
 	}
-	return was
+	gc.rest.is = false
+	gc.t.rest.remove(gc)
+	return true
 }
