@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"tidemark/qos"
 	"tidemark/server/kafka"
 )
 
@@ -323,6 +322,6 @@ func (c *stingyConn) Wake() {
 
 func (c *stingyConn) Pause()               {}
 func (c *stingyConn) Resume()              {}
-func (c *stingyConn) Rest(*qos.Policies)   {}
+func (c *stingyConn) Rest()                {}
 func (c *stingyConn) Close()               {}
 func (c *stingyConn) RemoteAddr() net.Addr { return nil }

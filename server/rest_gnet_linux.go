@@ -9,13 +9,11 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"tidemark/qos"
 )
 
 // restSet watches the connections that are at rest: their clients send a heartbeat now and then, and nothing else. Their loops do not read them meanwhile; what is no heartbeat is left in the socket, and the loop has the connection again (ADR 16).
 //
-// One goroutine answers them, and it waits in Go's own poller and makes raw system calls, none of which can block. What saves is that nobody else wakes: behind an ordinary system call Go's monitor thread looks every 20 µs for 10 ms, and a heartbeat costs four times as much.
+// One goroutine answers them, and it waits in Go's own poller and makes raw system calls, none of which can block. So nobody else wakes: behind an ordinary system call Go's monitor thread looks every 20 µs for 10 ms, and a heartbeat costs about twice as much.
 type restSet struct {
 	file  *os.File // the epoll set, as Go's poller has it
 	ended chan struct{}
@@ -26,13 +24,7 @@ type restSet struct {
 	answer []byte              // run's
 }
 
-// rested is what a connection at rest was when its loop let go of it.
-type rested struct {
-	is       bool          // at rest
-	policies *qos.Policies // that say nothing of it
-}
-
-// restRequestMax bounds a request that is answered at rest. A heartbeat with names of usual length is a third of it.
+// restRequestMax bounds a request that is answered at rest. A heartbeat is some 30 bytes and the names of its client, group and member.
 const restRequestMax = 1 << 10
 
 func newRestSet() (*restSet, error) {
@@ -96,7 +88,7 @@ func (r *restSet) of(fd int32) *gnetConn {
 func (r *restSet) beat(gc *gnetConn, buf []byte) bool {
 	gc.mu.Lock()
 	defer gc.mu.Unlock()
-	if !gc.rest.is { // it left meanwhile
+	if !gc.resting.Load() { // it left meanwhile
 		return true
 	}
 	fd := uintptr(gc.fd)
@@ -106,7 +98,7 @@ func (r *restSet) beat(gc *gnetConn, buf []byte) bool {
 		return true
 	case errno == 0 && n > 0:
 		var ok bool
-		if r.answer, ok = gc.s.beatAtRest(r.answer[:0], buf[:n], gc.rest.policies); !ok {
+		if r.answer, ok = gc.s.beatAtRest(r.answer[:0], buf[:n]); !ok {
 			break
 		}
 		// The answer first: what the socket has no room for is then as if it had not been looked at.
@@ -149,17 +141,14 @@ type stirred struct{ gc *gnetConn }
 
 // Run is gnet's Runnable.
 func (s stirred) Run(context.Context) error {
-	s.gc.mu.Lock()
-	again := s.gc.rest.is // it was read meanwhile, and rests again
-	s.gc.mu.Unlock()
-	if !again {
+	if !s.gc.resting.Load() { // else it was read meanwhile, and rests again
 		s.gc.Resume()
 	}
 	return nil
 }
 
-// Rest has the set answer the connection's heartbeats, until something else comes, or the loop has something to do with it. The connection is in the set while rest.is, and changes both under mu.
-func (gc *gnetConn) Rest(policies *qos.Policies) {
+// Rest has the set answer the connection's heartbeats, until something else comes, or the loop has something to do with it. The connection is in the set while it is resting, and both change under mu.
+func (gc *gnetConn) Rest() {
 	r := gc.t.rest
 	if r == nil || gc.closed || gc.loop.epoll < 0 {
 		return
@@ -168,7 +157,7 @@ func (gc *gnetConn) Rest(policies *qos.Policies) {
 	gc.mu.Lock()
 	ok := r.add(gc)
 	if ok {
-		gc.rest = rested{is: true, policies: policies}
+		gc.resting.Store(true)
 	}
 	gc.mu.Unlock()
 	if !ok {
@@ -176,8 +165,11 @@ func (gc *gnetConn) Rest(policies *qos.Policies) {
 	}
 }
 
-// stir takes the connection out of the set; it returns false if it was not there. Its loop does not read it yet.
+// stir takes the connection out of the set; it returns false if it was not there. Its loop, which calls it, does not read it yet.
 func (gc *gnetConn) stir() bool {
+	if !gc.resting.Load() { // as with nearly all that is read: mu may be held for as long as a write takes
+		return false
+	}
 	gc.mu.Lock()
 	defer gc.mu.Unlock()
 	return gc.leaveRest()
@@ -185,10 +177,10 @@ func (gc *gnetConn) stir() bool {
 
 // leaveRest is stir for who holds mu.
 func (gc *gnetConn) leaveRest() bool {
-	if !gc.rest.is {
+	if !gc.resting.Load() {
 		return false
 	}
-	gc.rest.is = false
+	gc.resting.Store(false)
 	gc.t.rest.remove(gc)
 	return true
 }

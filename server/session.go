@@ -109,8 +109,8 @@ func (s *Session) Data(io ioConn, p []byte) {
 	s.look()
 	s.in.feed(s, p)
 	s.endData(io)
-	if s.beats >= restBeats && s.atRest(io) {
-		io.Rest(s.limits.set)
+	if s.atRest(io) {
+		io.Rest()
 	}
 }
 

@@ -5,8 +5,6 @@ import (
 	"net"
 	"runtime/pprof"
 	"time"
-
-	"tidemark/qos"
 )
 
 // ioLabels are the pprof labels of IO goroutines.
@@ -33,8 +31,8 @@ type ioConn interface {
 	// Pause stops reading, Resume goes on.
 	Pause()
 	Resume()
-	// Rest says that nothing is in flight and heartbeats are all that is to come: one that comes while policies hold may be answered with Session.beatAtRest, by any one goroutine, and Data has all else. Turn and Data end it.
-	Rest(policies *qos.Policies)
+	// Rest says that nothing is in flight and heartbeats are all that is to come: until the next Turn or Data another goroutine may answer them with Session.beatAtRest, and Data has all else.
+	Rest()
 }
 
 // transport is a listener with its connections.

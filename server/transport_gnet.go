@@ -195,8 +195,9 @@ type gnetConn struct {
 	remote net.Addr
 	fd     int
 
+	resting atomic.Bool // in t.rest; its loop alone sets it, and changes are made under mu
+
 	mu     sync.Mutex
-	rest   rested   // guarded by mu
 	closed bool     // its loop alone writes, under mu; gnet closes the descriptor behind OnClose
 	second *os.File // the same socket, to wait for the client with; guarded by mu
 }

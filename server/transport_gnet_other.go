@@ -2,8 +2,6 @@
 
 package server
 
-import "tidemark/qos"
-
 // Elsewhere than on Linux a connection is not paused; admission and request.max bound what it can send.
 func (gc *gnetConn) Pause()  {}
 func (gc *gnetConn) Resume() {}
@@ -11,13 +9,10 @@ func (gc *gnetConn) Resume() {}
 func (gc *gnetConn) limitUnsent(int) {}
 
 // Nor is it at rest.
-func (gc *gnetConn) Rest(*qos.Policies) {}
-func (gc *gnetConn) stir() bool         { return false }
+func (gc *gnetConn) Rest()      {}
+func (gc *gnetConn) stir() bool { return false }
 
-type (
-	restSet struct{}
-	rested  struct{}
-)
+type restSet struct{}
 
 func newRestSet() (*restSet, error) { return nil, nil }
 func (*restSet) close()             {}

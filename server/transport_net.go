@@ -7,8 +7,6 @@ import (
 	"runtime/pprof"
 	"sync"
 	"time"
-
-	"tidemark/qos"
 )
 
 // netTransport is plain net: two goroutines a connection, one that reads and one that sends. The lock of a connection stands for its IO goroutine.
@@ -134,7 +132,7 @@ func (c *netConn) Unsent() int { return 0 }
 func (c *netConn) Pause()      { c.paused = true }
 
 // Rest changes nothing: each connection has goroutines of its own.
-func (c *netConn) Rest(*qos.Policies) {}
+func (c *netConn) Rest() {}
 
 func (c *netConn) Resume() {
 	c.paused = false
