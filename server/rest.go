@@ -8,8 +8,8 @@ import (
 	"tidemark/server/kafka"
 )
 
-// restBeats is after how many heartbeats with nothing in between a connection is at rest.
-const restBeats = 2
+// restBeats is after how many heartbeats with nothing in between a connection is at rest. Clients have 3 s between two of them by default, and commit offsets every 5 s while they consume: those never are.
+const restBeats = 3
 
 // atRest says whether heartbeats, and nothing else, have come for a while, nothing is in flight, and no policy limits the client's requests: heartbeats can then be answered past the session. IO goroutine.
 func (s *Session) atRest(io ioConn) bool {

@@ -6,6 +6,7 @@ import (
 	"runtime/pprof"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -13,33 +14,71 @@ import (
 
 // restSet watches the connections that are at rest: their clients send a heartbeat now and then, and nothing else. Their loops do not read them meanwhile; what is no heartbeat is left in the socket, and the loop has the connection again (ADR 16).
 //
-// One goroutine answers them, and it waits in Go's own poller and makes raw system calls, none of which can block. So nobody else wakes: behind an ordinary system call Go's monitor thread looks every 20 µs for 10 ms, and a heartbeat costs about twice as much.
+// One goroutine answers them. What comes after a while of nothing is answered at once; what comes behind that waits for the next look, restTick later, so that many heartbeats wake it once, as a network card moderates its interrupts. It waits in Go's own poller and makes raw system calls, none of which can block: behind an ordinary one Go's monitor thread wakes, and looks every 20 µs for 10 ms.
 type restSet struct {
-	file  *os.File // the epoll set, as Go's poller has it
+	epoll int      // of the connections
+	timer int      // of the next look; one of Go's would wake more than who waits for it
+	file  *os.File // an epoll set of these two, as Go's poller has it
 	ended chan struct{}
 
 	mu     sync.Mutex
-	epoll  int                 // guarded by mu; −1 when the set is closed
-	conns  map[int32]*gnetConn // by descriptor; guarded by mu
-	answer []byte              // run's
+	closed bool
+	conns  map[int32]*gnetConn // by descriptor
+
+	// Of run alone.
+	events [64]unix.EpollEvent
+	buf    [restRequestMax]byte
+	answer []byte
 }
+
+// restTick is the time between two looks while there is something to be found.
+const restTick = 25 * time.Millisecond
 
 // restRequestMax bounds a request that is answered at rest. A heartbeat is some 30 bytes and the names of its client, group and member.
 const restRequestMax = 1 << 10
 
-func newRestSet() (*restSet, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
+func newRestSet() (_ *restSet, err error) {
+	var fds []int
+	defer func() {
+		if err != nil {
+			for _, fd := range fds {
+				unix.Close(fd)
+			}
+		}
+	}()
+	open := func(call string, fd int, err error) (int, error) {
+		if err != nil {
+			return -1, os.NewSyscallError(call, err)
+		}
+		fds = append(fds, fd)
+		return fd, nil
 	}
-	if err := unix.SetNonblock(fd, true); err != nil { // or Go's poller does not take it
-		unix.Close(fd)
+	r := &restSet{ended: make(chan struct{}), conns: make(map[int32]*gnetConn)}
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if r.epoll, err = open("epoll_create1", fd, err); err != nil {
+		return nil, err
+	}
+	fd, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
+	if r.timer, err = open("timerfd_create", fd, err); err != nil {
+		return nil, err
+	}
+	fd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	both, err := open("epoll_create1", fd, err)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.wait(both, unix.EPOLL_CTL_ADD); err != 0 {
+		return nil, os.NewSyscallError("epoll_ctl", err)
+	}
+	if err := unix.EpollCtl(both, unix.EPOLL_CTL_ADD, r.timer, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
+		return nil, os.NewSyscallError("epoll_ctl", err)
+	}
+	if err := unix.SetNonblock(both, true); err != nil { // or Go's poller does not take it
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	r := &restSet{file: os.NewFile(uintptr(fd), "connections at rest"), epoll: fd, ended: make(chan struct{}), conns: make(map[int32]*gnetConn)}
+	r.file = os.NewFile(uintptr(both), "connections at rest")
 	conn, err := r.file.SyscallConn()
 	if err != nil {
-		r.file.Close()
 		return nil, err
 	}
 	go r.run(conn)
@@ -49,49 +88,90 @@ func newRestSet() (*restSet, error) {
 // close ends the set. Connections that are still in it are not read any more.
 func (r *restSet) close() {
 	r.mu.Lock()
-	r.epoll = -1
+	r.closed = true
 	r.mu.Unlock()
 	r.file.Close()
 	<-r.ended
+	unix.Close(r.epoll)
+	unix.Close(r.timer)
 }
 
 func (r *restSet) run(conn syscall.RawConn) {
 	defer close(r.ended)
 	pprof.SetGoroutineLabels(ioLabels)
-	var events [64]unix.EpollEvent
-	var buf [restRequestMax]byte
-	_ = conn.Read(func(fd uintptr) bool { // returns when the file is closed
-		for {
-			n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
-			if errno == unix.EINTR {
-				continue
-			}
-			if errno != 0 || n == 0 {
-				return false
-			}
-			for _, e := range events[:n] {
-				if gc := r.of(e.Fd); gc != nil && !r.beat(gc, buf[:]) {
-					gc.el.Execute(context.Background(), stirred{gc})
-				}
-			}
-		}
-	})
+	_ = conn.Read(r.turn) // returns when the file is closed
 }
 
-func (r *restSet) of(fd int32) *gnetConn {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.conns[fd]
+// turn looks at the connections, and says when it is to be called next: a tick later if something had come, otherwise when something comes. It returns false, which means that there may always be more.
+func (r *restSet) turn(both uintptr) bool {
+	var events [2]unix.EpollEvent
+	for {
+		n, errno := waitNow(int(both), events[:])
+		if n == 0 || errno != 0 {
+			return false
+		}
+		if r.look() {
+			r.wake(restTick)
+			continue
+		}
+		r.wake(0)
+		r.wait(int(both), unix.EPOLL_CTL_MOD)
+	}
+}
+
+// wait has both say once that something has come.
+func (r *restSet) wait(both int, op uintptr) unix.Errno {
+	e := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT}
+	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(both), op, uintptr(r.epoll), uintptr(unsafe.Pointer(&e)), 0, 0)
+	return errno
+}
+
+// wake has the timer fire in d; 0: not at all.
+func (r *restSet) wake(d time.Duration) {
+	in := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}
+	_, _, _ = unix.RawSyscall6(unix.SYS_TIMERFD_SETTIME, uintptr(r.timer), 0, uintptr(unsafe.Pointer(&in)), 0, 0, 0)
+}
+
+// waitNow is epoll_wait that does not wait.
+func waitNow(epoll int, events []unix.EpollEvent) (int, unix.Errno) {
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+		if errno != unix.EINTR {
+			return int(n), errno
+		}
+	}
+}
+
+// look answers the heartbeats that have come, and gives the connections back on which something else has. It returns whether there was anything.
+func (r *restSet) look() (found bool) {
+	for {
+		n, errno := waitNow(r.epoll, r.events[:])
+		if errno != 0 {
+			return found
+		}
+		for _, e := range r.events[:n] {
+			r.mu.Lock()
+			gc := r.conns[e.Fd]
+			r.mu.Unlock()
+			if gc != nil && !r.beat(gc) {
+				gc.el.Execute(context.Background(), stirred{gc})
+			}
+			found = true
+		}
+		if n < len(r.events) { // otherwise there may be more, of other connections
+			return found
+		}
+	}
 }
 
 // beat answers the heartbeat that has come. It returns false if the loop is to have the connection again, which has not been touched then.
-func (r *restSet) beat(gc *gnetConn, buf []byte) bool {
+func (r *restSet) beat(gc *gnetConn) bool {
 	gc.mu.Lock()
 	defer gc.mu.Unlock()
 	if !gc.resting.Load() { // it left meanwhile
 		return true
 	}
-	fd := uintptr(gc.fd)
+	fd, buf := uintptr(gc.fd), r.buf[:]
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
 	switch {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
@@ -120,7 +200,7 @@ func (r *restSet) beat(gc *gnetConn, buf []byte) bool {
 func (r *restSet) add(gc *gnetConn) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.epoll < 0 || unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, gc.fd, &unix.EpollEvent{Fd: int32(gc.fd), Events: unix.EPOLLIN | unix.EPOLLRDHUP}) != nil {
+	if r.closed || unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, gc.fd, &unix.EpollEvent{Fd: int32(gc.fd), Events: unix.EPOLLIN | unix.EPOLLRDHUP}) != nil {
 		return false
 	}
 	r.conns[int32(gc.fd)] = gc
@@ -131,7 +211,7 @@ func (r *restSet) remove(gc *gnetConn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.conns, int32(gc.fd))
-	if r.epoll >= 0 {
+	if !r.closed {
 		_ = unix.EpollCtl(r.epoll, unix.EPOLL_CTL_DEL, gc.fd, nil)
 	}
 }

@@ -106,6 +106,29 @@ func TestHeartbeatsAtRest(t *testing.T) {
 	b.ended("a frame of negative size")
 }
 
+// A heartbeat behind a while of nothing is answered at once, the next one at the next look.
+func TestLooksAreModerated(t *testing.T) {
+	b := startBeating(t)
+	b.rests()
+	soonest := time.Hour
+	for range 10 {
+		time.Sleep(3 * restTick) // the client's own pause
+		begin := time.Now()
+		b.beats(nil)
+		soonest = min(soonest, time.Since(begin))
+		b.beats(nil)
+		if took := time.Since(begin); took < restTick {
+			t.Errorf("two heartbeats took %v: two looks within %v", took, restTick)
+		}
+	}
+	if soonest > restTick*4/5 {
+		t.Errorf("a heartbeat alone took %v at least", soonest)
+	}
+	if b.resting() != 1 {
+		t.Error("heartbeats alone end the rest")
+	}
+}
+
 // A policy that comes while a connection is at rest holds for its next heartbeat.
 func TestPolicyEndsRest(t *testing.T) {
 	b := startBeating(t)
