@@ -35,7 +35,7 @@ func (s *Session) beatAtRest(dst, p []byte) ([]byte, bool) {
 		return dst, false
 	}
 	resp, ok := s.srv.broker.TryHeartbeat(h)
-	if !ok {
+	if !ok || resp.ErrorCode != 0 { // behind an error comes something else than heartbeats
 		return dst, false
 	}
 	return kafka.AppendResponse(dst, h.CorrelationID, resp), true

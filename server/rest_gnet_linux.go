@@ -14,7 +14,7 @@ import (
 
 // restSet watches the connections that are at rest: their clients send a heartbeat now and then, and nothing else. Their loops do not read them meanwhile; what is no heartbeat is left in the socket, and the loop has the connection again (ADR 16).
 //
-// One goroutine answers them. What comes after a while of nothing is answered at once; what comes behind that waits for the next look, restTick later, so that many heartbeats wake it once, as a network card moderates its interrupts. It waits in Go's own poller and makes raw system calls, none of which can block: behind an ordinary one Go's monitor thread wakes, and looks every 20 µs for 10 ms.
+// One goroutine answers them. It looks when something comes, unless that is the second time within restTick: then, and until there was nothing to be found, it looks once in a restTick, so that many heartbeats wake it once, as a network card moderates its interrupts. It waits in Go's own poller and makes raw system calls, none of which can block: behind an ordinary one Go's monitor thread wakes, and looks every 20 µs for 10 ms.
 type restSet struct {
 	epoll int      // of the connections
 	timer int      // of the next look; one of Go's would wake more than who waits for it
@@ -26,9 +26,11 @@ type restSet struct {
 	conns  map[int32]*gnetConn // by descriptor
 
 	// Of run alone.
-	events [64]unix.EpollEvent
-	buf    [restRequestMax]byte
-	answer []byte
+	looked    time.Time // when it found something last
+	moderated bool      // the timer says when to look
+	events    [64]unix.EpollEvent
+	buf       [restRequestMax]byte
+	answer    []byte
 }
 
 // restTick is the time between two looks while there is something to be found.
@@ -102,7 +104,7 @@ func (r *restSet) run(conn syscall.RawConn) {
 	_ = conn.Read(r.turn) // returns when the file is closed
 }
 
-// turn looks at the connections, and says when it is to be called next: a tick later if something had come, otherwise when something comes. It returns false, which means that there may always be more.
+// turn looks at the connections, and says when it is to be called next: when something comes, or a tick later. It returns false, which means that there may always be more.
 func (r *restSet) turn(both uintptr) bool {
 	var events [2]unix.EpollEvent
 	for {
@@ -110,7 +112,12 @@ func (r *restSet) turn(both uintptr) bool {
 		if n == 0 || errno != 0 {
 			return false
 		}
-		if r.look() {
+		found, now := r.look(), time.Now()
+		r.moderated = found && (r.moderated || now.Sub(r.looked) < restTick)
+		if found {
+			r.looked = now
+		}
+		if r.moderated {
 			r.wake(restTick)
 			continue
 		}
@@ -222,6 +229,7 @@ type stirred struct{ gc *gnetConn }
 // Run is gnet's Runnable.
 func (s stirred) Run(context.Context) error {
 	if !s.gc.resting.Load() { // else it was read meanwhile, and rests again
+		s.gc.s.beats = 0
 		s.gc.Resume()
 	}
 	return nil
@@ -252,7 +260,11 @@ func (gc *gnetConn) stir() bool {
 	}
 	gc.mu.Lock()
 	defer gc.mu.Unlock()
-	return gc.leaveRest()
+	if !gc.leaveRest() {
+		return false
+	}
+	gc.s.beats = 0
+	return true
 }
 
 // leaveRest is stir for who holds mu.

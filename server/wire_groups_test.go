@@ -31,6 +31,22 @@ func (w *wire) joinAs(member string, v int16) *kmsg.JoinGroupResponse {
 		Protocols: []kmsg.JoinGroupRequestProtocol{{Name: "range", Metadata: []byte("said")}}})
 }
 
+// A member's id fits a string of the protocol, however long its client's name is.
+func TestLongNamesOfMembers(t *testing.T) {
+	each(t, func(t *testing.T, n *node) {
+		w := &wire{client: n.dialAs(t, strings.Repeat("ü", 16_000)), n: n, topic: "g"}
+		r := w.joinAs("", 3)
+		w.code("join", r.ErrorCode, nil)
+		if len(r.MemberID) > 1100 || r.LeaderID != r.MemberID || !strings.HasPrefix(r.MemberID, "üü") {
+			t.Errorf("an id of %d bytes, the leader's has %d", len(r.MemberID), len(r.LeaderID))
+		}
+		w.code("a heartbeat", ask[*kmsg.ConsumerGroupHeartbeatResponse](w.client, &kmsg.ConsumerGroupHeartbeatRequest{Version: 1, Group: "new", MemberID: strings.Repeat("x", 3000), RebalanceTimeoutMillis: 1000, SubscribedTopicNames: []string{"t"}, Topics: []kmsg.ConsumerGroupHeartbeatRequestTopic{}}).ErrorCode, kerr.InvalidRequest)
+		long := strings.Repeat("x", 2000)
+		w.code("a static member", ask[*kmsg.JoinGroupResponse](w.client, &kmsg.JoinGroupRequest{Version: 9, Group: "s", SessionTimeoutMillis: 30_000, RebalanceTimeoutMillis: 30_000, InstanceID: &long, ProtocolType: "consumer",
+			Protocols: []kmsg.JoinGroupRequestProtocol{{Name: "range"}}}).ErrorCode, kerr.InvalidRequest)
+	})
+}
+
 func (w *wire) sync(member string, generation int32, v int16) *kmsg.SyncGroupResponse {
 	w.t.Helper()
 	return ask[*kmsg.SyncGroupResponse](w.client, &kmsg.SyncGroupRequest{Version: v, Group: w.topic, Generation: generation, MemberID: member, ProtocolType: ptr("consumer"), Protocol: ptr("range"),

@@ -31,6 +31,9 @@ func (b *Broker) consumerGroupHeartbeat(_ context.Context, c *Client, kreq kmsg.
 	if err := groupIDError(req.Group); err != nil {
 		return refuse(err, "")
 	}
+	if len(h.Member) > 2*memberNameMax || len(h.Instance) > memberNameMax {
+		return refuse(kerr.InvalidRequest, fmt.Sprintf("a member's id has at most %d bytes, and a static member's name %d", 2*memberNameMax, memberNameMax))
+	}
 	if h.Member == "" {
 		if req.Version > 0 || req.MemberEpoch != 0 {
 			return refuse(kerr.InvalidRequest, "a member has an id")

@@ -9,7 +9,7 @@ import (
 )
 
 // TryHeartbeat answers a heartbeat without waiting for anything; not ok: that cannot be done, or it is no sound one, and Handle has to answer it.
-func (b *Broker) TryHeartbeat(h Header) (resp kmsg.Response, ok bool) {
+func (b *Broker) TryHeartbeat(h Header) (resp *kmsg.HeartbeatResponse, ok bool) {
 	if served, _ := Served(h.Key, h.Version); !served || h.Version >= flexible[h.Key] && !soundShape(h.Key, h.Version, h.Body) {
 		return nil, false
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"net"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -27,7 +28,7 @@ func (b *Broker) joinGroup(ctx context.Context, c *Client, kreq kmsg.Request) km
 	case err != nil:
 	case session < b.cfg.Group.MinSession || session > b.cfg.Group.MaxSession:
 		err = kerr.InvalidSessionTimeout
-	case req.InstanceID != nil && *req.InstanceID == "":
+	case req.InstanceID != nil && (*req.InstanceID == "" || len(*req.InstanceID) > memberNameMax):
 		err = kerr.InvalidRequest
 	}
 	if err != nil {
@@ -67,13 +68,19 @@ func (b *Broker) joinGroup(ctx context.Context, c *Client, kreq kmsg.Request) km
 	return resp
 }
 
-// newMemberID makes a member's id as Kafka does: who it is, and what nobody can guess.
+// memberNameMax bounds the name that a static member has, and how much of a client's name is in a member's id, in bytes.
+const memberNameMax = 1 << 10
+
+// newMemberID makes a member's id as Kafka does: who it is, and what nobody can guess. A long name is cut: a string of the protocol has at most 32,767 bytes.
 func newMemberID(c *Client, instanceID *string) string {
 	var random [16]byte
 	rand.Read(random[:]) // never fails
 	name := c.ID
 	if instanceID != nil {
 		name = *instanceID
+	}
+	if len(name) > memberNameMax {
+		name = strings.ToValidUTF8(name[:memberNameMax], "")
 	}
 	return name + "-" + hex.EncodeToString(random[:])
 }
