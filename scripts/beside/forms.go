@@ -252,22 +252,42 @@ func (b *bench) besideLoad() (took []time.Duration, rate float64, perMiB time.Du
 	return took, rate, perMiB, err
 }
 
-// memory has ten clients offer more than the disk takes.
+// memory has ten clients offer twice what the disk takes: it is limited to half of what they bring without a limit.
 func memory(b *bench) error {
-	d := 3 * b.seconds / 2
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var g errgroup.Group
-	before, err := b.status()
-	if err != nil {
-		return err
-	}
 	for i := range 10 {
 		g.Go(func() error { return b.load(ctx, fmt.Sprintf("offers-%d", i), 1, 32, 256<<10) }) // 80 MiB on the way together: more than admission takes
 	}
-	var most, early int64
+	time.Sleep(time.Second) // they come up to speed
+	offered, _, _, err := b.watch(3 * time.Second)
+	if err != nil {
+		return err
+	}
+	undo, err := throttle(b.n.PID(), b.dir, int64(offered/2))
+	if err != nil {
+		fmt.Printf("n/a  the disk cannot be limited here, and takes what it takes: %v\n", err)
+		undo = func() error { return nil }
+	}
+	d := 3 * b.seconds / 2
+	rate, early, most, err := b.watch(d)
+	cancel()
+	if err := errors.Join(err, undo(), g.Wait()); err != nil {
+		return err
+	}
+	b.check(float64(most) < 1.15*float64(early), "ten clients with 80 MiB on the way for %v, %.0f MiB/s, who bring %.0f where nothing limits the disk: %d MiB resident at most, %d MiB in the first third", d, rate/(1<<20), offered/(1<<20), most>>20, early>>20)
+	return nil
+}
+
+// watch takes, over d, the bytes that are written a second, and how many are resident at most in the first third and at all.
+func (b *bench) watch(d time.Duration) (rate float64, early, most int64, err error) {
+	before, err := b.status()
+	if err != nil {
+		return 0, 0, 0, err
+	}
 	begin := time.Now()
-	for time.Since(begin) < d-time.Second {
+	for time.Since(begin) < d {
 		time.Sleep(500 * time.Millisecond) // a pace of looking
 		r := b.n.Resident()
 		if time.Since(begin) < d/3 {
@@ -276,16 +296,7 @@ func memory(b *bench) error {
 		most = max(most, r)
 	}
 	after, err := b.status()
-	if err != nil {
-		return err
-	}
-	took := time.Since(begin)
-	cancel()
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	b.check(float64(most) < 1.15*float64(early), "ten clients with 80 MiB on the way for %v, %.0f MiB/s: %d MiB resident at most, %d MiB in the first third", took.Round(time.Second), float64(after.Watermarks.Written-before.Watermarks.Written)/(1<<20)/took.Seconds(), most>>20, early>>20)
-	return nil
+	return float64(after.Watermarks.Written-before.Watermarks.Written) / time.Since(begin).Seconds(), early, most, err
 }
 
 // load is a client at full speed until ctx ends, as a process of its own, so that it takes no time from the clients here.

@@ -5,7 +5,7 @@
 //	changes   a policy that is set while a producer runs: in force within a second, with no reconnect and no error, and there after kill -9
 //	rates     a client limited to 5 MiB/s gets that, 5 % more or less, once its burst is spent: kcat, franz-go, and a client that ignores throttle_time_ms; another client is not slowed
 //	fairness  one client at full speed with batches of 1 MiB beside one with 100 messages a second, whose p99 is at most twice what it is alone with the flush of 1 MiB, in the median of five turns
-//	memory    ten clients that offer more than the disk takes: resident memory stays flat
+//	memory    ten clients that offer twice what the disk takes, which a control group limits (wants root): resident memory stays flat
 //
 // It prints what it measured and ends with "N passed, N failed".
 package main
