@@ -39,52 +39,42 @@ const restTick = 25 * time.Millisecond
 // restRequestMax bounds a request that is answered at rest. A heartbeat is some 30 bytes and the names of its client, group and member.
 const restRequestMax = 1 << 10
 
-func newRestSet() (_ *restSet, err error) {
-	var fds []int
-	defer func() {
-		if err != nil {
-			for _, fd := range fds {
-				unix.Close(fd)
-			}
-		}
-	}()
-	open := func(call string, fd int, err error) (int, error) {
-		if err != nil {
-			return -1, os.NewSyscallError(call, err)
-		}
-		fds = append(fds, fd)
-		return fd, nil
-	}
-	r := &restSet{ended: make(chan struct{}), conns: make(map[int32]*gnetConn)}
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if r.epoll, err = open("epoll_create1", fd, err); err != nil {
-		return nil, err
-	}
-	fd, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
-	if r.timer, err = open("timerfd_create", fd, err); err != nil {
-		return nil, err
-	}
-	fd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	both, err := open("epoll_create1", fd, err)
+func newRestSet() (*restSet, error) {
+	r := &restSet{epoll: -1, timer: -1, ended: make(chan struct{}), conns: make(map[int32]*gnetConn)}
+	conn, err := r.open()
 	if err != nil {
-		return nil, err
-	}
-	if err := r.wait(both, unix.EPOLL_CTL_ADD); err != 0 {
-		return nil, os.NewSyscallError("epoll_ctl", err)
-	}
-	if err := unix.EpollCtl(both, unix.EPOLL_CTL_ADD, r.timer, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
-		return nil, os.NewSyscallError("epoll_ctl", err)
-	}
-	if err := unix.SetNonblock(both, true); err != nil { // or Go's poller does not take it
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	r.file = os.NewFile(uintptr(both), "connections at rest")
-	conn, err := r.file.SyscallConn()
-	if err != nil {
+		r.file.Close() // what was not opened cannot be closed, which is no matter
+		unix.Close(r.epoll)
+		unix.Close(r.timer)
 		return nil, err
 	}
 	go r.run(conn)
 	return r, nil
+}
+
+func (r *restSet) open() (conn syscall.RawConn, err error) {
+	if r.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if r.timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK); err != nil {
+		return nil, os.NewSyscallError("timerfd_create", err)
+	}
+	both, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if err := unix.SetNonblock(both, true); err != nil { // or Go's poller does not take it
+		unix.Close(both)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	r.file = os.NewFile(uintptr(both), "connections at rest")
+	if errno := r.wait(both, unix.EPOLL_CTL_ADD); errno != 0 {
+		return nil, os.NewSyscallError("epoll_ctl", errno)
+	}
+	if err := unix.EpollCtl(both, unix.EPOLL_CTL_ADD, r.timer, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
+		return nil, os.NewSyscallError("epoll_ctl", err)
+	}
+	return r.file.SyscallConn()
 }
 
 // close ends the set. Connections that are still in it are not read any more.
@@ -178,23 +168,21 @@ func (r *restSet) beat(gc *gnetConn) bool {
 	if !gc.resting.Load() { // it left meanwhile
 		return true
 	}
-	fd, buf := uintptr(gc.fd), r.buf[:]
-	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+	n, errno := recvNow(gc.fd, r.buf[:], unix.MSG_PEEK)
 	switch {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
 		return true
 	case errno == 0 && n > 0:
 		var ok bool
-		if r.answer, ok = gc.s.beatAtRest(r.answer[:0], buf[:n]); !ok {
+		if r.answer, ok = gc.s.beatAtRest(r.answer[:0], r.buf[:n]); !ok {
 			break
 		}
 		// The answer first: what the socket has no room for is then as if it had not been looked at.
-		sent, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&r.answer[0])), uintptr(len(r.answer)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+		sent, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(gc.fd), uintptr(unsafe.Pointer(&r.answer[0])), uintptr(len(r.answer)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 		if errno != 0 {
 			break
 		}
-		took, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&buf[0])), n, unix.MSG_DONTWAIT, 0, 0)
-		if errno != 0 || took != n || int(sent) != len(r.answer) { // half an answer, or one to what is still there
+		if took, errno := recvNow(gc.fd, r.buf[:n], 0); errno != 0 || took != n || int(sent) != len(r.answer) { // half an answer, or one to what is still there
 			gc.leaveRest()
 			gc.c.Close()
 		}
@@ -202,6 +190,12 @@ func (r *restSet) beat(gc *gnetConn) bool {
 	}
 	gc.leaveRest()
 	return false
+}
+
+// recvNow is recv that does not wait.
+func recvNow(fd int, p []byte, flags uintptr) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), flags|unix.MSG_DONTWAIT, 0, 0)
+	return int(n), errno
 }
 
 func (r *restSet) add(gc *gnetConn) bool {
@@ -229,7 +223,6 @@ type stirred struct{ gc *gnetConn }
 // Run is gnet's Runnable.
 func (s stirred) Run(context.Context) error {
 	if !s.gc.resting.Load() { // else it was read meanwhile, and rests again
-		s.gc.s.beats = 0
 		s.gc.Resume()
 	}
 	return nil
@@ -260,11 +253,7 @@ func (gc *gnetConn) stir() bool {
 	}
 	gc.mu.Lock()
 	defer gc.mu.Unlock()
-	if !gc.leaveRest() {
-		return false
-	}
-	gc.s.beats = 0
-	return true
+	return gc.leaveRest()
 }
 
 // leaveRest is stir for who holds mu.

@@ -96,6 +96,7 @@ func TestHeartbeatsAtRest(t *testing.T) {
 	other := *b.beat
 	other.MemberID = "nobody"
 	b.code("another member", ask[*kmsg.HeartbeatResponse](b.client, &other).ErrorCode, kerr.UnknownMemberID)
+	b.stirs("a heartbeat whose answer is an error ends the rest")
 	d := &wire{client: b.n.dial(t), n: b.n, topic: "g"}
 	d.send(&kmsg.JoinGroupRequest{Version: 3, Group: "g", SessionTimeoutMillis: 30_000, RebalanceTimeoutMillis: 30_000, ProtocolType: "consumer",
 		Protocols: []kmsg.JoinGroupRequestProtocol{{Name: "range"}}})
@@ -129,18 +130,6 @@ func TestLooksAreModerated(t *testing.T) {
 	}
 	if b.resting() != 1 {
 		t.Error("heartbeats alone end the rest")
-	}
-}
-
-// A member that hears of a rebalance at rest joins at once: its loop has it again.
-func TestErrorEndsRest(t *testing.T) {
-	b := startBeating(t)
-	b.rests()
-	other := *b.beat
-	other.Generation++
-	b.code("another generation", ask[*kmsg.HeartbeatResponse](b.client, &other).ErrorCode, kerr.IllegalGeneration)
-	if b.resting() != 0 {
-		t.Error("a connection with an error is at rest")
 	}
 }
 

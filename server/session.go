@@ -110,6 +110,7 @@ func (s *Session) Data(io ioConn, p []byte) {
 	s.in.feed(s, p)
 	s.endData(io)
 	if s.atRest(io) {
+		s.beats = 0 // whatever ends the rest, it takes as many to come to rest again
 		io.Rest()
 	}
 }
